@@ -1,0 +1,7 @@
+//! What the recorder knows, without doing anything: machines that turn input and time into actions, formats, clocks.
+//!
+//! No I/O, no clock, no tasks, no async crate: `Cargo.toml` proves it. Time is always an argument.
+
+pub mod ids;
+pub mod media;
+pub mod time;

@@ -1,0 +1,148 @@
+//! The traits through which the tree acts on the world. The daemon implements them; tests bring fakes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use recorder_core::ids::{ConnectionId, Mid, StreamId};
+use recorder_core::media::{Codec, MediaKind};
+use recorder_core::time::BootTime;
+use tokio::sync::watch;
+
+use crate::ring::TrackRing;
+
+/// The monotonic clock of this machine and its relation to UTC.
+pub trait Clock: Send + Sync + 'static {
+    fn now(&self) -> BootTime;
+    /// UTC now, microseconds since 1970.
+    fn utc_micros(&self) -> i64;
+}
+
+/// How a peer connection fares. It only ever moves forward to `Failed` or `Closed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// Checks are running, media cannot flow yet.
+    Connecting,
+    /// ICE and DTLS are up.
+    Connected,
+    /// It was up and the path is silent; it may come back by itself or by an ICE restart.
+    Disconnected,
+    /// The remote side closed it (DTLS close_notify) or we did.
+    Closed,
+    /// It cannot come back.
+    Failed,
+}
+
+/// Direction of a remote m-line, as the *remote* description states it (RFC 8866 §6.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    SendRecv,
+    SendOnly,
+    RecvOnly,
+    Inactive,
+}
+
+impl Direction {
+    /// The remote side says that it sends.
+    pub fn sends(self) -> bool {
+        matches!(self, Self::SendRecv | Self::SendOnly)
+    }
+}
+
+/// One m-line of the newest remote description, and the stream that arrives on it, if one has.
+#[derive(Clone, Debug)]
+pub struct RemoteMedia {
+    pub mid: Mid,
+    pub kind: MediaKind,
+    pub direction: Direction,
+    /// First token of `a=msid` (RFC 8830): the MediaStream id that stream metadata refers to; absent if not given.
+    pub msid_stream: Option<String>,
+    /// Codecs accepted in our answer, preferred first; empty for a rejected m-line.
+    pub codecs: Vec<Codec>,
+    /// Rings of the streams seen on this m-line, oldest first. The last one that has not ended is current.
+    pub streams: Vec<Arc<TrackRing>>,
+}
+
+/// Everything the tree may know of a connection, as of now. Facts are levels, not edges.
+#[derive(Clone, Debug)]
+pub struct ConnectionFacts {
+    pub id: ConnectionId,
+    pub state: ConnectionState,
+    /// Why it is `Closed` or `Failed`, for people.
+    pub reason: Option<String>,
+    pub media: Vec<RemoteMedia>,
+    /// Round trip of the selected pair.
+    pub round_trip: Option<Duration>,
+    /// How often the remote description changed its ICE credentials.
+    pub ice_restarts: u32,
+    /// First packet of any stream.
+    pub first_packet: Option<BootTime>,
+}
+
+/// A TURN server of the homeserver (spec: client-server API, "VoIP").
+#[derive(Clone, PartialEq, Eq)]
+pub struct TurnServer {
+    /// `turn:host:port?transport=udp` and the like.
+    pub uris: Vec<String>,
+    pub username: String,
+    pub password: String,
+}
+
+impl std::fmt::Debug for TurnServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TurnServer").field("uris", &self.uris).finish_non_exhaustive()
+    }
+}
+
+/// One trickled candidate of the remote side (W3C `RTCIceCandidateInit`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteCandidate {
+    /// `candidate:…`; empty for end-of-candidates.
+    pub candidate: String,
+    pub mid: Option<String>,
+    pub m_line: Option<u32>,
+    pub username_fragment: Option<String>,
+}
+
+/// What the answer says to the remote side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub sdp: String,
+}
+
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MediaError {
+    #[error("the offer cannot be used: {0}")]
+    BadOffer(String),
+    #[error("the offer has no audio or video that can be recorded")]
+    NothingToRecord,
+    #[error("the connection no longer exists")]
+    Gone,
+    #[error("the media loop does not answer")]
+    Stopped,
+}
+
+/// The media loop as the tree sees it. No method blocks; every queue behind it is bounded.
+pub trait MediaPlane: Send + Sync + 'static {
+    /// Sets up a receive-only connection from a remote offer. The watch holds the connection's facts from then on.
+    fn accept(
+        &self,
+        id: ConnectionId,
+        offer: String,
+        turn: Vec<TurnServer>,
+    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>>;
+
+    /// Applies a later offer of the same peer; answers it.
+    fn renegotiate(&self, id: ConnectionId, offer: String) -> BoxFuture<'static, Result<Answer, MediaError>>;
+
+    fn add_candidates(&self, id: ConnectionId, candidates: Vec<RemoteCandidate>);
+
+    /// Asks the sender for a key frame (PLI, RFC 4585 §6.3.1). Throttled behind this call.
+    fn request_key_frame(&self, id: ConnectionId, mid: Mid, stream: StreamId);
+
+    /// Ends the connection; its rings end, its facts become `Closed`.
+    fn close(&self, id: ConnectionId);
+
+    /// When the loop last went round; the tree's watchdog reads it.
+    fn heartbeat(&self) -> BootTime;
+}

@@ -1,0 +1,154 @@
+//! A track's ring: bounded, filled by the media loop from a stream's first packet to its end, whoever reads it.
+//!
+//! One writer (the media loop) and one reader at a time (a pump). The writer never waits: when the ring is full the
+//! packet is dropped and counted as `dropped_by_us`, so a stalled reader shows in the ledger instead of stalling the
+//! network thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+use recorder_core::ids::{ConnectionId, Mid, StreamId};
+use recorder_core::media::{Codec, MediaKind, RingItem, RtpPacket, SenderReport, Skipped};
+
+/// Packets an audio ring holds: 2 s at one packet each 10 ms, and twice that in reserve.
+pub const AUDIO_RING: usize = 512;
+/// Packets a video ring holds: 2 s at 10 Mbit/s in packets of 1,200 bytes.
+pub const VIDEO_RING: usize = 2048;
+
+/// What a stream is, fixed for its life: another codec or SSRC is another stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamInfo {
+    pub id: StreamId,
+    pub connection: ConnectionId,
+    pub mid: Mid,
+    pub ssrc: u32,
+    pub kind: MediaKind,
+    pub codec: Codec,
+    pub clock_rate: u32,
+    /// Audio channels of the RTP payload format (2 for Opus, RFC 7587 §4.1).
+    pub channels: u8,
+}
+
+/// Counts of one stream, written by the media loop alone and read by anyone.
+#[derive(Debug, Default)]
+pub struct StreamCounters {
+    /// RTP packets of this stream, retransmissions included, counted where datagrams enter.
+    pub received: AtomicU64,
+    /// Bytes of those datagrams.
+    pub received_bytes: AtomicU64,
+    pub recovered: AtomicU64,
+    pub duplicate: AtomicU64,
+    pub padding: AtomicU64,
+    pub undecryptable: AtomicU64,
+    pub dropped_by_us: AtomicU64,
+    pub nacks_sent: AtomicU64,
+    pub key_frames_requested: AtomicU64,
+    pub sender_reports: AtomicU64,
+    /// `BootTime` of the newest packet, nanoseconds; 0 before the first.
+    pub last_arrival: AtomicU64,
+}
+
+/// The ring and counters of one stream. Shared as `Arc`; the media loop fills it, one pump empties it.
+#[derive(Debug)]
+pub struct TrackRing {
+    pub info: StreamInfo,
+    pub counters: StreamCounters,
+    queue: ArrayQueue<RingItem>,
+    /// Dropped since the last packet that found room; told with the next one that does.
+    pending_drops: AtomicU32,
+    tail: [AtomicU32; 3],
+    ended: AtomicBool,
+}
+
+impl TrackRing {
+    pub fn new(info: StreamInfo) -> Arc<Self> {
+        let capacity = match info.kind {
+            MediaKind::Audio => AUDIO_RING,
+            MediaKind::Video => VIDEO_RING,
+        };
+        Self::with_capacity(info, capacity)
+    }
+
+    pub fn with_capacity(info: StreamInfo, capacity: usize) -> Arc<Self> {
+        Arc::new(Self {
+            info,
+            counters: StreamCounters::default(),
+            queue: ArrayQueue::new(capacity),
+            pending_drops: AtomicU32::new(0),
+            tail: Default::default(),
+            ended: AtomicBool::new(false),
+        })
+    }
+
+    /// Media loop only. Puts a packet in, or counts it as dropped by us.
+    pub fn push_packet(&self, mut packet: RtpPacket) {
+        let drops = self.pending_drops.load(Ordering::Relaxed);
+        packet.skipped.dropped_by_us = packet.skipped.dropped_by_us.saturating_add(drops);
+        let duplicate = self.tail[0].swap(0, Ordering::Relaxed);
+        let padding = self.tail[1].swap(0, Ordering::Relaxed);
+        let undecryptable = self.tail[2].swap(0, Ordering::Relaxed);
+        packet.skipped.add(Skipped { duplicate, padding, undecryptable, dropped_by_us: 0 });
+        match self.queue.push(RingItem::Packet(packet)) {
+            Ok(()) => self.pending_drops.store(0, Ordering::Relaxed),
+            Err(RingItem::Packet(packet)) => {
+                // What this packet would have told goes to the next one that finds room.
+                self.tail[0].fetch_add(packet.skipped.duplicate, Ordering::Relaxed);
+                self.tail[1].fetch_add(packet.skipped.padding, Ordering::Relaxed);
+                self.tail[2].fetch_add(packet.skipped.undecryptable, Ordering::Relaxed);
+                self.pending_drops.store(packet.skipped.dropped_by_us.saturating_add(1), Ordering::Relaxed);
+                self.counters.dropped_by_us.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(RingItem::Report(_)) => {}
+        }
+    }
+
+    /// Media loop only. Counts packets that entered and are not to be delivered.
+    pub fn skip(&self, skipped: Skipped) {
+        self.tail[0].fetch_add(skipped.duplicate, Ordering::Relaxed);
+        self.tail[1].fetch_add(skipped.padding, Ordering::Relaxed);
+        self.tail[2].fetch_add(skipped.undecryptable, Ordering::Relaxed);
+        self.counters.duplicate.fetch_add(skipped.duplicate.into(), Ordering::Relaxed);
+        self.counters.padding.fetch_add(skipped.padding.into(), Ordering::Relaxed);
+        self.counters.undecryptable.fetch_add(skipped.undecryptable.into(), Ordering::Relaxed);
+    }
+
+    /// Media loop only. A report that finds no room is lost: the next one says the same.
+    pub fn push_report(&self, report: SenderReport) {
+        self.counters.sender_reports.fetch_add(1, Ordering::Relaxed);
+        let _ = self.queue.push(RingItem::Report(report));
+    }
+
+    /// Media loop only. Nothing will be pushed any more.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// Reader only.
+    pub fn pop(&self) -> Option<RingItem> {
+        self.queue.pop()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The stream has ended; what is still in the ring may be read.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Reader only, after the ring has ended and is empty: what entered after the last packet delivered.
+    pub fn take_tail(&self) -> Skipped {
+        Skipped {
+            duplicate: self.tail[0].swap(0, Ordering::Relaxed),
+            padding: self.tail[1].swap(0, Ordering::Relaxed),
+            undecryptable: self.tail[2].swap(0, Ordering::Relaxed),
+            dropped_by_us: self.pending_drops.swap(0, Ordering::Relaxed),
+        }
+    }
+}
