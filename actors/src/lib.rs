@@ -2,5 +2,6 @@
 //!
 //! Knows nothing of Matrix, WebRTC or HTTP libraries; the daemon implements the traits of [`ports`].
 
+pub mod observe;
 pub mod ports;
 pub mod ring;
