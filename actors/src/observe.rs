@@ -156,11 +156,11 @@ pub struct StorageSnapshot {
 }
 
 macro_rules! totals {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($($(#[doc = $doc:literal])* $name:ident),* $(,)?) => {
         /// Counters since the process began. Each fact is counted in one place.
         #[derive(Debug, Default)]
         pub struct Totals {
-            $($(#[$doc])* pub $name: AtomicU64,)*
+            $($(#[doc = $doc])* pub $name: AtomicU64,)*
         }
 
         impl Totals {
