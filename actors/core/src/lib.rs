@@ -5,3 +5,4 @@
 pub mod ids;
 pub mod media;
 pub mod time;
+pub mod timeline;
