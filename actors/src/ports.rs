@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+pub use recorder_core::call::RemoteCandidate;
 use recorder_core::ids::{ConnectionId, Mid, StreamId};
 use recorder_core::media::{Codec, MediaKind};
 use recorder_core::time::BootTime;
@@ -92,16 +93,6 @@ impl std::fmt::Debug for TurnServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TurnServer").field("uris", &self.uris).finish_non_exhaustive()
     }
-}
-
-/// One trickled candidate of the remote side (W3C `RTCIceCandidateInit`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemoteCandidate {
-    /// `candidate:…`; empty for end-of-candidates.
-    pub candidate: String,
-    pub mid: Option<String>,
-    pub m_line: Option<u32>,
-    pub username_fragment: Option<String>,
 }
 
 /// What the answer says to the remote side.

@@ -2,7 +2,10 @@
 //!
 //! No I/O, no clock, no tasks, no async crate: `Cargo.toml` proves it. Time is always an argument.
 
+pub mod call;
 pub mod ids;
 pub mod media;
+pub mod plan;
+pub mod restart;
 pub mod time;
 pub mod timeline;

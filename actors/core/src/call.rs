@@ -1,0 +1,17 @@
+//! 1:1 calls (client-server API, "Voice over IP", `m.call.*` versions 1 and 0): which invites are answered, and how
+//! one call runs from its invite to its end. Signals and time go in, actions come out.
+
+mod announce;
+mod compose;
+mod desk;
+mod one_to_one;
+mod signal;
+
+pub use announce::{Announcement, Saved, greeting, recording_begun, recording_interrupted, recording_saved};
+pub use compose::{Outgoing, hangup_for};
+pub use desk::{CallDesk, DeskAction, DeskSettings, IgnoreReason, Refusal};
+pub use one_to_one::{CallAction, CallEnd, CallFact, CallPhase, ConnectionLevel, OneToOne, source_of};
+pub use signal::{
+    CallSignal, DescriptionKind, Malformed, Purpose, RemoteCandidate, RoomEvent, SignalBody, StreamMetadata,
+    StreamNote, Version, is_call_event,
+};

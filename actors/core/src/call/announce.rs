@@ -1,0 +1,142 @@
+//! What the room is told. Plain text and HTML say the same; remote names are escaped in the HTML.
+
+/// A message for the room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    pub plain: String,
+    pub html: String,
+    /// Users to be notified (`m.mentions`).
+    pub mentions: Vec<String>,
+    /// `m.text` where people are to be notified, `m.notice` for the rest.
+    pub notice: bool,
+}
+
+/// What a session left on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Saved {
+    pub streams: usize,
+    pub duration_s: f64,
+    pub bytes: u64,
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            // Bidirectional controls could turn the sentence round.
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
+            other if other.is_control() => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+fn cut(name: &str) -> String {
+    name.chars().filter(|letter| !letter.is_control()).take(80).collect()
+}
+
+/// On accepting a room invite.
+pub fn greeting(bot: &str) -> Announcement {
+    let plain = format!(
+        "Hello, I am a call recorder ({bot}). Call me in this room and I record you: each microphone, camera and \
+         screen to a file of its own. I say so when recording begins; hang up to stop. A 1:1 call with me records \
+         the caller only. Two people who want to be recorded together use a group call."
+    );
+    let html = format!(
+        "<p>Hello, I am a call recorder ({}). <b>Call me in this room and I record you</b>: each microphone, camera \
+         and screen to a file of its own. I say so when recording begins; hang up to stop.</p>\
+         <p>A 1:1 call with me records the caller only. Two people who want to be recorded together use a group \
+         call.</p>",
+        escape(bot)
+    );
+    Announcement { plain, html, mentions: Vec::new(), notice: true }
+}
+
+/// When the caller is connected.
+pub fn recording_begun(caller: &str, caller_name: &str, bot: &str) -> Announcement {
+    let name = cut(caller_name);
+    Announcement {
+        plain: format!("{name}: this call is being recorded by {bot}. Hang up to stop the recording."),
+        html: format!(
+            "<a href=\"https://matrix.to/#/{}\">{}</a>: <b>this call is being recorded</b> by {}. Hang up to stop \
+             the recording.",
+            escape(caller),
+            escape(&name),
+            escape(bot)
+        ),
+        mentions: vec![caller.to_owned()],
+        notice: false,
+    }
+}
+
+/// At the end of a session.
+pub fn recording_saved(saved: Saved) -> Announcement {
+    let seconds = saved.duration_s.max(0.0).round() as u64;
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let streams = match saved.streams {
+        0 => "nothing: no media arrived".to_owned(),
+        1 => "1 stream".to_owned(),
+        n => format!("{n} streams"),
+    };
+    let plain = if saved.streams == 0 {
+        format!("The call has ended. I recorded {streams}.")
+    } else {
+        format!(
+            "The call has ended. I recorded {streams}, {hours:02}:{minutes:02}:{rest:02}, {}.",
+            size(saved.bytes)
+        )
+    };
+    Announcement { html: escape(&plain), plain, mentions: Vec::new(), notice: true }
+}
+
+/// After a restart of ours in the middle of a call.
+pub fn recording_interrupted(caller: Option<&str>) -> Announcement {
+    let plain = "The recorder was restarted in the middle of your call, so I had to hang up. What was recorded before \
+                 is kept. Please call again: the next recording continues it."
+        .to_owned();
+    Announcement {
+        html: escape(&plain),
+        plain,
+        mentions: caller.map(str::to_owned).into_iter().collect(),
+        notice: false,
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_name_cannot_become_markup() {
+        let told = recording_begun("@a:hs", "<img src=x>\u{202e}evil", "@bot:hs");
+        assert!(told.html.contains("&lt;img src=x&gt;evil"));
+        assert_eq!(told.mentions, ["@a:hs"]);
+        assert!(!told.notice, "people are to be notified of a recording");
+    }
+
+    #[test]
+    fn what_was_saved_is_said_in_words() {
+        let told = recording_saved(Saved { streams: 2, duration_s: 3_725.4, bytes: 12_345_678 });
+        assert_eq!(told.plain, "The call has ended. I recorded 2 streams, 01:02:05, 12.3 MB.");
+    }
+
+    #[test]
+    fn the_greeting_says_whom_a_1_to_1_call_records() {
+        assert!(greeting("@bot:hs").plain.contains("records the caller only"));
+    }
+}

@@ -1,0 +1,103 @@
+//! The events we send. Raw JSON on purpose: a typed answer leaves an empty `sdp_stream_metadata` out, and without that
+//! key callers lose camera upgrades and screen shares.
+
+use serde_json::{Value, json};
+
+use super::signal::Version;
+
+/// An event to be sent into the call's room.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outgoing {
+    pub event_type: &'static str,
+    pub content: Value,
+}
+
+/// Which call an outgoing event belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Envelope {
+    pub(super) call_id: String,
+    pub(super) my_party: String,
+    pub(super) version: Version,
+}
+
+impl Envelope {
+    fn event(&self, event_type: &'static str, mut content: Value) -> Outgoing {
+        content["call_id"] = json!(self.call_id);
+        match self.version {
+            Version::V0 => content["version"] = json!(0),
+            Version::V1 => {
+                content["version"] = json!("1");
+                content["party_id"] = json!(self.my_party);
+            }
+        }
+        Outgoing { event_type, content }
+    }
+
+    pub(super) fn answer(&self, sdp: &str) -> Outgoing {
+        self.event(
+            "m.call.answer",
+            json!({
+                "answer": {"type": "answer", "sdp": sdp},
+                "capabilities": {"m.call.transferee": false, "m.call.dtmf": false},
+                "sdp_stream_metadata": {},
+            }),
+        )
+    }
+
+    /// All our candidates stand in the answer, so the only one to tell is the end (client-server API,
+    /// "End-of-candidates").
+    pub(super) fn end_of_candidates(&self) -> Outgoing {
+        self.event("m.call.candidates", json!({"candidates": [{"candidate": ""}]}))
+    }
+
+    pub(super) fn negotiate_answer(&self, sdp: &str) -> Outgoing {
+        self.event(
+            "m.call.negotiate",
+            json!({
+                "lifetime": 60_000,
+                "description": {"type": "answer", "sdp": sdp},
+                "sdp_stream_metadata": {},
+            }),
+        )
+    }
+
+    pub(super) fn hangup(&self, reason: &str) -> Outgoing {
+        self.event("m.call.hangup", json!({"reason": reason}))
+    }
+
+    /// Version 0 has no reject; there a hang-up says the same.
+    pub(super) fn reject(&self) -> Outgoing {
+        match self.version {
+            Version::V0 => self.hangup("user_hangup"),
+            Version::V1 => self.event("m.call.reject", json!({})),
+        }
+    }
+}
+
+/// The hang-up of a call that an earlier process of ours had answered.
+pub fn hangup_for(call_id: &str, my_party: &str, version: Version) -> Outgoing {
+    Envelope { call_id: call_id.to_owned(), my_party: my_party.to_owned(), version }.hangup("unknown_error")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_names_empty_stream_metadata() {
+        let envelope = Envelope { call_id: "c".into(), my_party: "BOT".into(), version: Version::V1 };
+        let answer = envelope.answer("v=0");
+        assert_eq!(answer.content["sdp_stream_metadata"], json!({}));
+        assert_eq!(answer.content["version"], "1");
+        assert_eq!(answer.content["party_id"], "BOT");
+    }
+
+    #[test]
+    fn version_0_says_the_integer_and_no_party() {
+        let envelope = Envelope { call_id: "c".into(), my_party: "BOT".into(), version: Version::V0 };
+        let reject = envelope.reject();
+        assert_eq!(reject.event_type, "m.call.hangup");
+        assert_eq!(reject.content["version"], 0);
+        assert!(reject.content.get("party_id").is_none());
+    }
+}

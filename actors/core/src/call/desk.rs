@@ -1,0 +1,491 @@
+//! The desk: which invites are answered, and which call a signal belongs to.
+//!
+//! An invite is decided only when the whole sync batch has been seen (client-server API, "Call Event Liveness"), so
+//! that one whose hang-up came in the same batch never rings.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use super::signal::{CallSignal, SignalBody};
+use crate::ids::CallKey;
+use crate::time::BootTime;
+
+/// Nothing is answered that has less than this left to live: the caller would be gone before our answer came.
+const RING_GRACE: Duration = Duration::from_secs(3);
+/// Calls whose signals are kept before their invite came; the oldest goes first.
+const MOST_EARLY_CALLS: usize = 64;
+/// Signals kept for one of them; later ones are ignored.
+const MOST_EARLY_SIGNALS: usize = 32;
+/// How long they are kept.
+const EARLY_LIFE: Duration = Duration::from_secs(90);
+/// Invites that one batch may hold; later ones are refused as busy.
+const MOST_PENDING: usize = 256;
+/// Ended calls remembered, so that a replayed invite is known.
+const MOST_ENDED: usize = 4096;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeskSettings {
+    /// Our user id.
+    pub user: String,
+    /// Our party: the device id.
+    pub party: String,
+    /// Whether 1:1 calls are answered at all.
+    pub answer: bool,
+    pub max_calls: usize,
+}
+
+/// Why a live invite is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    NotAllowed,
+    Busy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IgnoreReason {
+    Echo,
+    Replay,
+    Expired,
+    NotForUs,
+    NotAnswering,
+    /// Neither the caller nor we sent it.
+    ThirdParty,
+    /// The call has ended, or never was.
+    NoSuchCall,
+    /// The caller hung up, or another of our devices took it, before it was decided.
+    Withdrawn,
+    TooMany,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeskAction {
+    /// Answer it. `early` came before and is to be handled right after the invite.
+    Start {
+        key: CallKey,
+        invite: Box<CallSignal>,
+        early: Vec<CallSignal>,
+    },
+    Forward {
+        key: CallKey,
+        signal: Box<CallSignal>,
+    },
+    Refuse {
+        invite: Box<CallSignal>,
+        why: Refusal,
+    },
+    Ignore {
+        event_id: String,
+        why: IgnoreReason,
+    },
+}
+
+type Name = (String, String);
+
+#[derive(Clone, Debug)]
+struct Pending {
+    invite: CallSignal,
+    allowed: bool,
+    early: Vec<CallSignal>,
+}
+
+#[derive(Clone, Debug)]
+struct Early {
+    since: BootTime,
+    signals: Vec<CallSignal>,
+}
+
+#[derive(Clone, Debug)]
+struct Running {
+    key: CallKey,
+    caller: String,
+}
+
+/// Routes call signals. One for the whole process.
+#[derive(Clone, Debug)]
+pub struct CallDesk {
+    settings: DeskSettings,
+    next_key: u64,
+    pending: Vec<Pending>,
+    early: BTreeMap<Name, Early>,
+    running: HashMap<Name, Running>,
+    ended: HashMap<Name, ()>,
+    ended_order: VecDeque<Name>,
+}
+
+impl CallDesk {
+    pub fn new(settings: DeskSettings) -> Self {
+        Self {
+            settings,
+            next_key: 1,
+            pending: Vec::new(),
+            early: BTreeMap::new(),
+            running: HashMap::new(),
+            ended: HashMap::new(),
+            ended_order: VecDeque::new(),
+        }
+    }
+
+    pub fn settings(&self) -> &DeskSettings {
+        &self.settings
+    }
+
+    /// A signal as it came. `allowed` says whether its sender is on the allow-list.
+    pub fn signal(&mut self, signal: CallSignal, allowed: bool, now: BootTime) -> Vec<DeskAction> {
+        let name = (signal.room.clone(), signal.call_id.clone());
+        let ours = signal.sender == self.settings.user;
+        if ours && signal.party.as_deref() == Some(&self.settings.party) {
+            return ignore(&signal, IgnoreReason::Echo);
+        }
+        if let SignalBody::Invite { .. } = signal.body {
+            return self.invite(signal, name, ours, allowed, now);
+        }
+        if let Some(running) = self.running.get(&name) {
+            if !ours && signal.sender != running.caller {
+                return ignore(&signal, IgnoreReason::ThirdParty);
+            }
+            return vec![DeskAction::Forward { key: running.key, signal: Box::new(signal) }];
+        }
+        if let Some(at) =
+            self.pending.iter().position(|p| p.invite.room == name.0 && p.invite.call_id == name.1)
+        {
+            if !ours && signal.sender != self.pending[at].invite.sender {
+                return ignore(&signal, IgnoreReason::ThirdParty);
+            }
+            if ends_ringing(&signal.body, ours) {
+                self.pending.remove(at);
+                self.remember_ended(name);
+                return ignore(&signal, IgnoreReason::Withdrawn);
+            }
+            let early = &mut self.pending[at].early;
+            if early.len() == MOST_EARLY_SIGNALS {
+                return ignore(&signal, IgnoreReason::TooMany);
+            }
+            early.push(signal);
+            return Vec::new();
+        }
+        if self.ended.contains_key(&name) {
+            return ignore(&signal, IgnoreReason::NoSuchCall);
+        }
+        if ends_ringing(&signal.body, ours) {
+            // Its invite may still come, late or replayed: it is over all the same.
+            self.remember_ended(name);
+            return ignore(&signal, IgnoreReason::NoSuchCall);
+        }
+        self.keep_early(name, signal, now)
+    }
+
+    fn invite(
+        &mut self,
+        signal: CallSignal,
+        name: Name,
+        ours: bool,
+        allowed: bool,
+        now: BootTime,
+    ) -> Vec<DeskAction> {
+        let SignalBody::Invite { lifetime, ref invitee, .. } = signal.body else { return Vec::new() };
+        if ours || invitee.as_deref().is_some_and(|user| user != self.settings.user) {
+            return ignore(&signal, IgnoreReason::NotForUs);
+        }
+        let known = self.running.contains_key(&name)
+            || self.ended.contains_key(&name)
+            || self.pending.iter().any(|p| p.invite.room == name.0 && p.invite.call_id == name.1);
+        if known {
+            return ignore(&signal, IgnoreReason::Replay);
+        }
+        if !self.settings.answer {
+            return ignore(&signal, IgnoreReason::NotAnswering);
+        }
+        if !is_live(&signal, lifetime, now) {
+            self.remember_ended(name);
+            return ignore(&signal, IgnoreReason::Expired);
+        }
+        if self.pending.len() == MOST_PENDING {
+            return vec![DeskAction::Refuse { invite: Box::new(signal), why: Refusal::Busy }];
+        }
+        let early = self
+            .early
+            .remove(&name)
+            .map(|early| early.signals.into_iter().filter(|other| other.sender == signal.sender).collect())
+            .unwrap_or_default();
+        self.pending.push(Pending { invite: signal, allowed, early });
+        Vec::new()
+    }
+
+    /// The batch is over: decide what is pending, in the order of arrival.
+    pub fn batch_end(&mut self, now: BootTime) -> Vec<DeskAction> {
+        self.early.retain(|_, early| now.saturating_since(early.since) < EARLY_LIFE);
+        std::mem::take(&mut self.pending)
+            .into_iter()
+            .map(|pending| {
+                let name = (pending.invite.room.clone(), pending.invite.call_id.clone());
+                let SignalBody::Invite { lifetime, .. } = pending.invite.body else {
+                    return DeskAction::Ignore {
+                        event_id: pending.invite.event_id,
+                        why: IgnoreReason::NoSuchCall,
+                    };
+                };
+                let why = if !is_live(&pending.invite, lifetime, now) {
+                    self.remember_ended(name);
+                    return DeskAction::Ignore {
+                        event_id: pending.invite.event_id,
+                        why: IgnoreReason::Expired,
+                    };
+                } else if !pending.allowed {
+                    Some(Refusal::NotAllowed)
+                } else if self.running.len() >= self.settings.max_calls {
+                    Some(Refusal::Busy)
+                } else {
+                    None
+                };
+                if let Some(why) = why {
+                    self.remember_ended(name);
+                    return DeskAction::Refuse { invite: Box::new(pending.invite), why };
+                }
+                let key = CallKey(self.next_key);
+                self.next_key += 1;
+                self.running.insert(name, Running { key, caller: pending.invite.sender.clone() });
+                DeskAction::Start { key, invite: Box::new(pending.invite), early: pending.early }
+            })
+            .collect()
+    }
+
+    /// A call is over: its name is remembered, so that a replay starts nothing.
+    pub fn ended(&mut self, key: CallKey) {
+        let name = self.running.iter().find(|(_, running)| running.key == key).map(|(name, _)| name.clone());
+        if let Some(name) = name {
+            self.running.remove(&name);
+            self.remember_ended(name);
+        }
+    }
+
+    /// Calls of earlier processes that were hung up at start: their invites are not to be answered again.
+    pub fn mark_ended(&mut self, room: &str, call_id: &str) {
+        self.remember_ended((room.to_owned(), call_id.to_owned()));
+    }
+
+    /// Running calls of a room.
+    pub fn calls_in(&self, room: &str) -> Vec<CallKey> {
+        let mut keys: Vec<_> = self
+            .running
+            .iter()
+            .filter(|((in_room, _), _)| in_room == room)
+            .map(|(_, call)| call.key)
+            .collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    fn keep_early(&mut self, name: Name, signal: CallSignal, now: BootTime) -> Vec<DeskAction> {
+        if !self.early.contains_key(&name) && self.early.len() == MOST_EARLY_CALLS {
+            let oldest = self.early.iter().min_by_key(|(_, early)| early.since).map(|(name, _)| name.clone());
+            if let Some(oldest) = oldest {
+                self.early.remove(&oldest);
+            }
+        }
+        let early = self.early.entry(name).or_insert_with(|| Early { since: now, signals: Vec::new() });
+        if early.signals.len() == MOST_EARLY_SIGNALS {
+            return ignore(&signal, IgnoreReason::TooMany);
+        }
+        early.signals.push(signal);
+        Vec::new()
+    }
+
+    fn remember_ended(&mut self, name: Name) {
+        self.early.remove(&name);
+        if self.ended.insert(name.clone(), ()).is_none() {
+            self.ended_order.push_back(name);
+            if self.ended_order.len() > MOST_ENDED
+                && let Some(oldest) = self.ended_order.pop_front()
+            {
+                self.ended.remove(&oldest);
+            }
+        }
+    }
+}
+
+fn ignore(signal: &CallSignal, why: IgnoreReason) -> Vec<DeskAction> {
+    vec![DeskAction::Ignore { event_id: signal.event_id.clone(), why }]
+}
+
+/// The caller withdrew it, or another device of ours answered or refused it.
+fn ends_ringing(body: &SignalBody, ours: bool) -> bool {
+    match body {
+        SignalBody::Hangup { .. } | SignalBody::Reject => true,
+        SignalBody::Answer => ours,
+        SignalBody::Invite { .. }
+        | SignalBody::Candidates(_)
+        | SignalBody::SelectAnswer { .. }
+        | SignalBody::Negotiate { .. }
+        | SignalBody::MetadataChanged(_)
+        | SignalBody::Unused => false,
+    }
+}
+
+/// By age at receipt plus the time since, never by the sender's clock (client-server API, "Call Event Liveness").
+fn is_live(signal: &CallSignal, lifetime: Duration, now: BootTime) -> bool {
+    signal.age + now.saturating_since(signal.received) + RING_GRACE < lifetime
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::signal::Version;
+    use super::*;
+
+    const NOW: BootTime = BootTime(1_000_000_000_000);
+
+    fn desk() -> CallDesk {
+        CallDesk::new(DeskSettings {
+            user: "@bot:hs".into(),
+            party: "BOT".into(),
+            answer: true,
+            max_calls: 2,
+        })
+    }
+
+    fn signal(call_id: &str, sender: &str, body: SignalBody) -> CallSignal {
+        CallSignal {
+            room: "!r:hs".into(),
+            event_id: format!("${call_id}"),
+            sender: sender.into(),
+            call_id: call_id.into(),
+            party: Some("DEV".into()),
+            version: Version::V1,
+            received: NOW,
+            age: Duration::ZERO,
+            body,
+        }
+    }
+
+    fn invite(call_id: &str) -> CallSignal {
+        let body = SignalBody::Invite {
+            lifetime: Duration::from_secs(60),
+            offer: "v=0".into(),
+            invitee: None,
+            metadata: None,
+        };
+        signal(call_id, "@ada:hs", body)
+    }
+
+    fn hangup(call_id: &str) -> CallSignal {
+        signal(call_id, "@ada:hs", SignalBody::Hangup { reason: "user_hangup".into() })
+    }
+
+    #[test]
+    fn a_live_invite_is_answered_once_its_batch_is_over() {
+        let mut desk = desk();
+        assert!(desk.signal(invite("a"), true, NOW).is_empty());
+        assert!(matches!(desk.batch_end(NOW)[..], [DeskAction::Start { key: CallKey(1), .. }]));
+        assert!(matches!(
+            desk.signal(invite("a"), true, NOW)[..],
+            [DeskAction::Ignore { why: IgnoreReason::Replay, .. }]
+        ));
+    }
+
+    #[test]
+    fn an_invite_whose_hangup_is_in_the_same_batch_never_rings() {
+        let mut desk = desk();
+        desk.signal(invite("a"), true, NOW);
+        desk.signal(hangup("a"), true, NOW);
+        assert!(desk.batch_end(NOW).is_empty());
+    }
+
+    #[test]
+    fn a_hangup_that_overtook_its_invite_ends_it() {
+        let mut desk = desk();
+        desk.signal(hangup("a"), true, NOW);
+        desk.batch_end(NOW);
+        desk.signal(invite("a"), true, NOW);
+        assert!(desk.batch_end(NOW).is_empty());
+    }
+
+    #[test]
+    fn a_call_that_another_device_of_ours_answered_is_left_to_it() {
+        let mut desk = desk();
+        desk.signal(invite("a"), true, NOW);
+        desk.signal(signal("a", "@bot:hs", SignalBody::Answer), true, NOW);
+        assert!(desk.batch_end(NOW).is_empty());
+    }
+
+    #[test]
+    fn an_expired_invite_is_not_answered_and_age_counts_what_passed_since() {
+        let mut desk = desk();
+        let mut old = invite("a");
+        old.age = Duration::from_secs(58);
+        assert!(matches!(
+            desk.signal(old, true, NOW)[..],
+            [DeskAction::Ignore { why: IgnoreReason::Expired, .. }]
+        ));
+        desk.signal(invite("b"), true, NOW);
+        let late = NOW + Duration::from_secs(58);
+        assert!(matches!(desk.batch_end(late)[..], [DeskAction::Ignore { why: IgnoreReason::Expired, .. }]));
+    }
+
+    #[test]
+    fn an_invite_for_somebody_else_is_none_of_ours() {
+        let mut desk = desk();
+        let mut other = invite("a");
+        if let SignalBody::Invite { invitee, .. } = &mut other.body {
+            *invitee = Some("@eve:hs".into());
+        }
+        assert!(matches!(
+            desk.signal(other, true, NOW)[..],
+            [DeskAction::Ignore { why: IgnoreReason::NotForUs, .. }]
+        ));
+    }
+
+    #[test]
+    fn candidates_before_the_invite_are_kept_for_it() {
+        let mut desk = desk();
+        assert!(desk.signal(signal("a", "@ada:hs", SignalBody::Candidates(vec![])), true, NOW).is_empty());
+        desk.batch_end(NOW);
+        desk.signal(invite("a"), true, NOW);
+        let started = desk.batch_end(NOW);
+        assert!(matches!(&started[..], [DeskAction::Start { early, .. }] if early.len() == 1));
+    }
+
+    #[test]
+    fn a_sender_who_is_not_allowed_and_one_call_too_many_are_refused() {
+        let mut desk = desk();
+        for call in ["a", "b", "c"] {
+            desk.signal(invite(call), true, NOW);
+        }
+        desk.signal(invite("d"), false, NOW);
+        let actions = desk.batch_end(NOW);
+        assert!(matches!(actions[2], DeskAction::Refuse { why: Refusal::Busy, .. }));
+        assert!(matches!(actions[3], DeskAction::Refuse { why: Refusal::NotAllowed, .. }));
+    }
+
+    #[test]
+    fn a_third_party_cannot_speak_into_a_call() {
+        let mut desk = desk();
+        desk.signal(invite("a"), true, NOW);
+        desk.batch_end(NOW);
+        let body = SignalBody::Hangup { reason: "user_hangup".into() };
+        assert!(matches!(
+            desk.signal(signal("a", "@eve:hs", body), true, NOW)[..],
+            [DeskAction::Ignore { why: IgnoreReason::ThirdParty, .. }]
+        ));
+    }
+
+    #[test]
+    fn a_flood_of_candidates_for_unknown_calls_stays_bounded() {
+        let mut desk = desk();
+        for n in 0..10_000_u64 {
+            let now = NOW + Duration::from_millis(n);
+            desk.signal(signal(&n.to_string(), "@ada:hs", SignalBody::Candidates(vec![])), true, now);
+        }
+        assert!(desk.early.len() <= MOST_EARLY_CALLS);
+    }
+
+    #[test]
+    fn an_ended_call_makes_room_for_the_next() {
+        let mut desk = desk();
+        for call in ["a", "b"] {
+            desk.signal(invite(call), true, NOW);
+        }
+        desk.batch_end(NOW);
+        desk.ended(CallKey(1));
+        desk.signal(invite("c"), true, NOW);
+        assert!(matches!(desk.batch_end(NOW)[..], [DeskAction::Start { key: CallKey(3), .. }]));
+    }
+}
