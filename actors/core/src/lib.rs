@@ -4,6 +4,7 @@
 
 pub mod call;
 pub mod ids;
+pub mod manifest;
 pub mod media;
 pub mod plan;
 pub mod restart;
