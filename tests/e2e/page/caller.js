@@ -1,0 +1,185 @@
+// A caller as people have them: matrix-js-sdk with its Rust cryptography, in a browser. Driven through `window.caller`.
+
+import * as sdk from 'matrix-js-sdk';
+import { logger } from 'matrix-js-sdk/lib/logger';
+
+import { configureMedia, installDevices, setSilent } from './media.js';
+import { connections, installTruth, preferCodecs, takeTruth } from './truth.js';
+
+installDevices();
+installTruth();
+logger.setLevel?.('warn', false);
+
+let client;
+let call;
+const incoming = [];
+const timeline = [];
+
+const mark = (what, detail = {}) => timeline.push({ at: Date.now(), what, ...detail });
+
+function watch(newCall) {
+  call = newCall;
+  mark('state', { state: call.state });
+  call.on(sdk.CallEvent.State ?? 'state', (state) => mark('state', { state }));
+  call.on('error', (error) => mark('error', { code: error.code, message: String(error.message) }));
+  call.on('hangup', () => mark('hangup', { reason: call.hangupReason, party: call.hangupParty }));
+}
+
+async function eventually(what, probe, timeoutMs = 20_000) {
+  const end = Date.now() + timeoutMs;
+  for (;;) {
+    const value = await probe();
+    if (value) return value;
+    if (Date.now() > end) throw new Error(`waited ${timeoutMs} ms for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+const plainStats = async () => {
+  const report = await call.peerConn.getStats();
+  return [...report.values()].map((entry) => JSON.parse(JSON.stringify(entry)));
+};
+
+window.caller = {
+  /** media: {left, right, width, height, framesPerSecond}; codecs: {audio, video}; encryption on by default. */
+  async login({ url, userId, password, media = {}, codecs = {}, relayOnly = false, answerCalls = false }) {
+    configureMedia(media);
+    preferCodecs(codecs);
+    const login = await sdk.createClient({ baseUrl: url }).loginRequest({
+      type: 'm.login.password',
+      identifier: { type: 'm.id.user', user: userId },
+      password,
+      initial_device_display_name: 'test caller',
+    });
+    client = sdk.createClient({
+      baseUrl: url,
+      userId: login.user_id,
+      deviceId: login.device_id,
+      accessToken: login.access_token,
+      useE2eForGroupCall: false,
+      forceTURN: relayOnly,
+    });
+    await client.initRustCrypto({ useIndexedDB: false });
+    client.on('Call.incoming', (offered) => {
+      incoming.push(offered);
+      mark('incoming', { call_id: offered.callId });
+      if (answerCalls) {
+        watch(offered);
+        offered.answer(true, true);
+      }
+    });
+    await client.startClient({ initialSyncLimit: 20 });
+    await eventually('the first sync', () => client.isInitialSyncComplete());
+    return { userId: login.user_id, deviceId: login.device_id };
+  },
+
+  async createRoom({ invite = [], encrypted = false, name }) {
+    const { room_id } = await client.createRoom({
+      name,
+      invite,
+      preset: 'trusted_private_chat',
+      initial_state: encrypted
+        ? [{ type: 'm.room.encryption', state_key: '', content: { algorithm: 'm.megolm.v1.aes-sha2' } }]
+        : [],
+    });
+    await eventually('the new room in the sync', () => client.getRoom(room_id));
+    return room_id;
+  },
+
+  async joinRoom(roomId) {
+    await client.joinRoom(roomId);
+    await eventually('the joined room', () => client.getRoom(roomId)?.getMyMembership() === 'join');
+  },
+
+  async invite(roomId, userId) {
+    await client.invite(roomId, userId);
+  },
+
+  async waitForJoin(roomId, userId, timeoutMs) {
+    await eventually(
+      `${userId} in the room`,
+      () => client.getRoom(roomId)?.getMember(userId)?.membership === 'join',
+      timeoutMs,
+    );
+    // Keys are handed to the devices known when the call begins.
+    if (client.isRoomEncrypted(roomId) || client.getRoom(roomId).hasEncryptionStateEvent()) {
+      await eventually(`a device of ${userId}`, async () => {
+        const devices = await client.getCrypto().getUserDeviceInfo([userId], true);
+        return (devices.get(userId)?.size ?? 0) > 0;
+      });
+    }
+  },
+
+  async placeCall(roomId, { audio = true, video = true } = {}) {
+    watch(client.createCall(roomId));
+    mark('placing', { call_id: call.callId });
+    await call.placeCall(audio, video);
+    return call.callId;
+  },
+
+  async waitForState(state, timeoutMs) {
+    return eventually(`the call to be ${state}, is ${call?.state}`, () => call?.state === state && Date.now(), timeoutMs);
+  },
+
+  state: () => call?.state ?? null,
+  callId: () => call?.callId ?? null,
+  timeline: () => timeline,
+  hangupReason: () => call?.hangupReason ?? null,
+
+  async hangup() {
+    const at = Date.now();
+    call.hangup('user_hangup', false);
+    mark('hung up');
+    return at;
+  },
+
+  muteMicrophone: (muted) => call.setMicrophoneMuted(muted),
+  muteCamera: (muted) => call.setLocalVideoMuted(muted),
+  shareScreen: (on, audio = false) => call.setScreensharingEnabled(on, { audio }),
+  hold: (on) => call.setRemoteOnHold(on),
+  restartIce: () => call.peerConn.restartIce(),
+  setSilent,
+  stats: plainStats,
+  remoteDescription: () => call.peerConn.remoteDescription?.sdp ?? null,
+  localDescription: () => call.peerConn.localDescription?.sdp ?? null,
+  senders: () =>
+    call.peerConn.getTransceivers().map(({ mid, currentDirection, sender }) => ({
+      mid,
+      direction: currentDirection,
+      kind: sender.track?.kind ?? null,
+    })),
+
+  /** JSON lines of everything the current call sent since the last call of this. */
+  async truth() {
+    const taken = await takeTruth(call?.peerConn ?? connections.at(-1));
+    const call_id = call?.callId ?? null;
+    return taken.map((frame) => JSON.stringify({ call_id, user_id: client.getUserId(), ...frame })).join('\n');
+  },
+
+  async send(roomId, text) {
+    return (await client.sendTextMessage(roomId, text)).event_id;
+  },
+
+  /** What was said in a room, decrypted, oldest first. */
+  async messages(roomId) {
+    const events = client.getRoom(roomId)?.getLiveTimeline().getEvents() ?? [];
+    for (const event of events) await client.decryptEventIfNeeded(event);
+    return events.map((event) => ({
+      id: event.getId(),
+      sender: event.getSender(),
+      type: event.getType(),
+      encrypted: event.isEncrypted(),
+      content: event.getContent(),
+      at: event.getTs(),
+    }));
+  },
+
+  async sendRaw(roomId, type, content) {
+    return (await client.sendEvent(roomId, type, content)).event_id;
+  },
+
+  async logout() {
+    client?.stopClient();
+  },
+};
+window.callerReady = true;
