@@ -5,3 +5,4 @@
 pub mod observe;
 pub mod ports;
 pub mod ring;
+pub mod session;

@@ -1,0 +1,139 @@
+//! What actors hold of a session recorder.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use recorder_core::ids::{ParticipantId, SessionId};
+use recorder_core::manifest::{Manifest, Record, Seconds, SessionClock};
+use recorder_core::media::{Codec, Source};
+use recorder_core::time::BootTime;
+use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
+
+use super::state::Shared;
+use super::{SessionEnd, SessionError, SessionStatus};
+use crate::ports::Clock;
+
+/// Tells a session's recorder facts. Cheap to clone; when the last handle is dropped without
+/// [`finish`](Self::finish), the recorder writes what it was told and ends, and the session stays `recording`.
+#[derive(Clone)]
+pub struct SessionHandle {
+    inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) status: watch::Receiver<SessionStatus>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) folder: Arc<Path>,
+    pub(super) session_id: SessionId,
+    pub(super) _abandon: DropGuard,
+}
+
+impl std::fmt::Debug for SessionHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionHandle").field("session_id", &self.inner.session_id).finish_non_exhaustive()
+    }
+}
+
+impl SessionHandle {
+    pub(super) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub fn session_id(&self) -> &SessionId {
+        &self.inner.session_id
+    }
+
+    /// Where media files of this session belong.
+    pub fn folder(&self) -> &Arc<Path> {
+        &self.inner.folder
+    }
+
+    /// Never blocks on the disk. What does not fit (an unknown track, a full list, the end has been told) is logged,
+    /// counted and changes nothing.
+    pub fn tell(&self, record: Record) {
+        let mut state = self.inner.shared.lock();
+        match state.tell(record) {
+            Ok(false) => {}
+            Ok(true) => self.inner.shared.nudge.notify_one(),
+            Err(error) => {
+                state.rejected += 1;
+                drop(state);
+                tracing::warn!(session = %self.inner.session_id, %error, "a fact does not fit the session");
+            }
+        }
+    }
+
+    /// The name of the next file of this participant and source, unique in the folder.
+    pub fn name_segment(&self, participant: &ParticipantId, source: Source, codec: Codec) -> String {
+        self.inner.shared.lock().name_segment(participant, source, codec)
+    }
+
+    /// Session time of an instant.
+    pub fn session_s(&self, instant: BootTime) -> Seconds {
+        self.inner.shared.clock.at(instant)
+    }
+
+    /// Session time now.
+    pub fn now_s(&self) -> Seconds {
+        self.session_s(self.inner.clock.now())
+    }
+
+    pub fn clock(&self) -> &SessionClock {
+        &self.inner.shared.clock
+    }
+
+    /// The manifest as of now.
+    pub fn manifest(&self) -> Manifest {
+        self.inner.shared.lock().manifest.clone()
+    }
+
+    /// Facts refused so far.
+    pub fn rejected(&self) -> u64 {
+        self.inner.shared.lock().rejected
+    }
+
+    pub fn status(&self) -> watch::Receiver<SessionStatus> {
+        self.inner.status.clone()
+    }
+
+    /// Resolves when every structural fact told so far is in the journal file. It waits as long as the disk refuses.
+    pub async fn written(&self) -> Result<(), SessionError> {
+        let told = self.inner.shared.lock().told();
+        self.wait(|status| status.written >= told).await
+    }
+
+    /// Ends the session and resolves when journal and manifest are on the disk; it waits as long as the disk refuses, so
+    /// put a limit around it. What is told afterwards is refused. A second call only waits.
+    pub async fn finish(&self, end: SessionEnd) -> Result<Manifest, SessionError> {
+        let ended_s = self.now_s();
+        {
+            let mut state = self.inner.shared.lock();
+            if !state.finishing {
+                state.finish_events();
+                // Refused only if the end was told before, which is as good.
+                let _ = state.tell(Record::SessionEnded {
+                    ended_s,
+                    end_reason: end.reason.into(),
+                    stopped_by: end.stopped_by,
+                    state: end.state.into(),
+                });
+                state.finishing = true;
+            }
+        }
+        self.inner.shared.nudge.notify_one();
+        self.wait(|status| status.finished).await?;
+        Ok(self.manifest())
+    }
+
+    async fn wait(&self, until: impl FnMut(&SessionStatus) -> bool) -> Result<(), SessionError> {
+        let mut status = self.inner.status.clone();
+        if status.wait_for(until).await.is_ok() {
+            return Ok(());
+        }
+        let last_error = status.borrow().last_error.clone();
+        let last_error = last_error.as_deref().unwrap_or("its task was dropped").to_owned();
+        Err(SessionError::Stopped { last_error })
+    }
+}

@@ -1,0 +1,213 @@
+//! What tellers and the task share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use recorder_core::ids::ParticipantId;
+use recorder_core::manifest::{
+    ApplyError, EventCoalescer, Manifest, Record, Seconds, SegmentProgress, SessionClock, media_file_name,
+    participant_slug,
+};
+use recorder_core::media::{Codec, Source};
+use tokio::sync::Notify;
+
+use super::PENDING_BYTES;
+
+pub(super) struct Shared {
+    state: Mutex<State>,
+    pub(super) clock: SessionClock,
+    /// Something structural was told, or the end.
+    pub(super) nudge: Notify,
+}
+
+/// Lines to write, in order, and the manifest that they lead to.
+pub(super) struct Batch {
+    pub(super) lines: Lines,
+    /// Structural facts told when the batch was taken.
+    pub(super) told: u64,
+}
+
+pub(super) enum Lines {
+    Append(Vec<u8>),
+    /// In the place of all lines not yet written.
+    Checkpoint(Box<Manifest>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Staleness {
+    Fresh,
+    Progress,
+    Structural,
+}
+
+pub(super) struct State {
+    pub(super) manifest: Manifest,
+    pending: Vec<u8>,
+    progress: BTreeMap<String, SegmentProgress>,
+    checkpoint: bool,
+    events: EventCoalescer,
+    told: u64,
+    pub(super) rejected: u64,
+    pub(super) finishing: bool,
+    pub(super) stale: Staleness,
+    slugs: HashMap<ParticipantId, String>,
+    numbers: HashMap<(ParticipantId, Source), u32>,
+}
+
+impl Shared {
+    pub(super) fn new(manifest: Manifest, clock: SessionClock, first_line: Vec<u8>) -> Self {
+        let state = State {
+            manifest,
+            pending: first_line,
+            progress: BTreeMap::new(),
+            checkpoint: false,
+            events: EventCoalescer::default(),
+            told: 1,
+            rejected: 0,
+            finishing: false,
+            stale: Staleness::Structural,
+            slugs: HashMap::new(),
+            numbers: HashMap::new(),
+        };
+        Self { state: Mutex::new(state), clock, nudge: Notify::new() }
+    }
+
+    /// A teller that panicked with the lock held had not begun to change anything that matters: each change is one
+    /// `apply`, which refuses before it changes.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Applies a fact and keeps its line. `Ok(true)` if it is worth writing at once.
+    pub(super) fn tell(&mut self, record: Record) -> Result<bool, ApplyError> {
+        match record {
+            Record::SegmentProgress(progress) => self.tell_progress(progress).map(|()| false),
+            Record::Event(event) => {
+                for record in self.events.push(event) {
+                    self.append(&record)?;
+                }
+                Ok(false)
+            }
+            record => {
+                self.append(&record)?;
+                if let Record::SegmentClosed { file, .. } = &record {
+                    self.progress.remove(file);
+                }
+                Ok(record.is_structural())
+            }
+        }
+    }
+
+    fn tell_progress(&mut self, mut progress: SegmentProgress) -> Result<(), ApplyError> {
+        let segment = self.manifest.segment(&progress.file);
+        let segment = segment.ok_or_else(|| ApplyError::NoSegment(progress.file.clone()))?;
+        if !progress.strip_unchanged(segment) {
+            return Ok(());
+        }
+        let record = Record::SegmentProgress(progress);
+        self.manifest.apply(&record)?;
+        let Record::SegmentProgress(mut progress) = record else { return Ok(()) };
+        if !self.checkpoint {
+            if let Some(earlier) = self.progress.remove(&progress.file) {
+                progress.absorb(earlier);
+            }
+            self.progress.insert(progress.file.clone(), progress);
+        }
+        self.stale = self.stale.max(Staleness::Progress);
+        Ok(())
+    }
+
+    fn append(&mut self, record: &Record) -> Result<(), ApplyError> {
+        self.manifest.apply(record)?;
+        if record.is_structural() {
+            self.told += 1;
+            self.stale = Staleness::Structural;
+        } else {
+            self.stale = self.stale.max(Staleness::Progress);
+        }
+        if !self.checkpoint {
+            let line = record.to_line();
+            if self.pending.len() + line.len() > PENDING_BYTES {
+                self.give_up_lines();
+            } else {
+                self.pending.extend_from_slice(&line);
+            }
+        }
+        Ok(())
+    }
+
+    /// Instead of the lines the whole manifest will be written.
+    pub(super) fn give_up_lines(&mut self) {
+        self.checkpoint = true;
+        self.pending = Vec::new();
+        self.progress.clear();
+    }
+
+    /// Seconds that are over let go of the events they held back.
+    pub(super) fn poll_events(&mut self, now: Seconds) {
+        let merged = self.events.poll(now);
+        self.append_events(merged);
+    }
+
+    /// Before the end of the session nothing may be held back.
+    pub(super) fn finish_events(&mut self) {
+        let merged = self.events.finish();
+        self.append_events(merged);
+    }
+
+    fn append_events(&mut self, records: Vec<Record>) {
+        for record in records {
+            if self.append(&record).is_err() {
+                self.rejected += 1;
+            }
+        }
+    }
+
+    /// Takes what is to be written; progress only if `with_progress`, so that it is written once a second.
+    pub(super) fn take(&mut self, with_progress: bool) -> Batch {
+        let lines = if std::mem::take(&mut self.checkpoint) {
+            Lines::Checkpoint(Box::new(self.manifest.clone()))
+        } else {
+            let mut lines = std::mem::take(&mut self.pending);
+            if with_progress {
+                for progress in std::mem::take(&mut self.progress).into_values() {
+                    lines.extend_from_slice(&Record::SegmentProgress(progress).to_line());
+                }
+            }
+            Lines::Append(lines)
+        };
+        Batch { lines, told: self.told }
+    }
+
+    pub(super) fn has_checkpoint(&self) -> bool {
+        self.checkpoint
+    }
+
+    pub(super) fn told(&self) -> u64 {
+        self.told
+    }
+
+    /// The next file name of this participant and source. A participant's slug is fixed when its first file is named.
+    pub(super) fn name_segment(
+        &mut self,
+        participant: &ParticipantId,
+        source: Source,
+        codec: Codec,
+    ) -> String {
+        let slug = match (self.slugs.get(participant), self.manifest.participant(participant)) {
+            (Some(slug), _) => slug.clone(),
+            (None, known) => {
+                let name = known.and_then(|p| p.display_name.as_deref());
+                let user = known.and_then(|p| p.user_id.as_deref());
+                let slug = participant_slug(name, user, participant);
+                self.slugs.insert(participant.clone(), slug.clone());
+                slug
+            }
+        };
+        let number = self.numbers.entry((participant.clone(), source)).or_insert(0);
+        *number = number.saturating_add(1);
+        media_file_name(&slug, source, *number, codec)
+    }
+}
