@@ -8,5 +8,7 @@ pub mod manifest;
 pub mod media;
 pub mod plan;
 pub mod restart;
+pub mod rtp;
+pub mod mux;
 pub mod time;
 pub mod timeline;
