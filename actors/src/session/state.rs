@@ -128,7 +128,12 @@ impl State {
             self.stale = self.stale.max(Staleness::Progress);
         }
         if !self.checkpoint {
-            let line = record.to_line();
+            let mut line = Vec::new();
+            if matches!(record, Record::SessionEnded { .. }) {
+                // Nothing but checksums may stand behind the end.
+                line = self.progress_lines();
+            }
+            line.extend_from_slice(&record.to_line());
             if self.pending.len() + line.len() > PENDING_BYTES {
                 self.give_up_lines();
             } else {
@@ -172,13 +177,16 @@ impl State {
         } else {
             let mut lines = std::mem::take(&mut self.pending);
             if with_progress {
-                for progress in std::mem::take(&mut self.progress).into_values() {
-                    lines.extend_from_slice(&Record::SegmentProgress(progress).to_line());
-                }
+                lines.extend_from_slice(&self.progress_lines());
             }
             Lines::Append(lines)
         };
         Batch { lines, told: self.told }
+    }
+
+    fn progress_lines(&mut self) -> Vec<u8> {
+        let progress = std::mem::take(&mut self.progress).into_values();
+        progress.flat_map(|progress| Record::SegmentProgress(progress).to_line()).collect()
     }
 
     pub(super) fn has_checkpoint(&self) -> bool {
