@@ -8,7 +8,6 @@ mod apply;
 mod clock;
 mod coalesce;
 mod fold;
-mod ledger;
 mod names;
 mod open;
 mod record;
@@ -18,8 +17,7 @@ mod units;
 
 pub use clock::SessionClock;
 pub use coalesce::EventCoalescer;
-pub use fold::{Folded, JournalError, Problem, fold};
-pub use ledger::Ledger;
+pub use fold::{Folded, Folder, JournalError, Problem, fold};
 pub use names::{media_file_name, participant_slug, room_folder, session_folder};
 pub use open::Open;
 pub use record::{ProcessStarted, Record, SegmentOpened, SegmentProgress, SessionOpened};
@@ -32,6 +30,8 @@ pub use session::{
     Participant, Presence, RecorderInfo, Recovery, Room, SCHEMA, SessionState, Track, TrackState,
 };
 pub use units::{Ppm, Seconds, Utc};
+
+pub use crate::rtp::Ledger;
 
 /// Bounds on what a manifest holds. What comes on top is refused with an [`ApplyError`], counted, and never an end.
 pub mod limits {

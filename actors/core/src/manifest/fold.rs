@@ -45,47 +45,63 @@ const PROBLEMS_LISTED: usize = 100;
 /// Applies every line of a journal. A torn last line, garbage, unknown and misplaced records are passed over and told;
 /// nothing after them is lost.
 pub fn fold(journal: &[u8]) -> Result<Folded, JournalError> {
-    let mut opened: Option<SessionOpened> = None;
-    let mut manifest: Option<Manifest> = None;
-    let mut process = None;
-    let mut problems = Problems::default();
-    let ends_with_newline = journal.last().is_none_or(|&byte| byte == b'\n');
-    let mut lines = journal.split(|&byte| byte == b'\n').enumerate().peekable();
-    while let Some((index, bytes)) = lines.next() {
-        let line = index + 1;
+    let mut folder = Folder::default();
+    for line in journal.split_inclusive(|&byte| byte == b'\n') {
+        folder.line(line);
+    }
+    folder.finish()
+}
+
+/// Folds a journal line by line, for those too big to hold.
+#[derive(Debug, Default)]
+pub struct Folder {
+    lines: usize,
+    opened: Option<(SessionOpened, Manifest)>,
+    process: Option<ProcessStarted>,
+    problems: Problems,
+    torn: bool,
+}
+
+impl Folder {
+    /// Takes the next line with its newline; only the last may be without.
+    pub fn line(&mut self, line: &[u8]) {
+        self.lines += 1;
+        let bytes = line.strip_suffix(b"\n");
+        self.torn = bytes.is_none();
+        let bytes = bytes.unwrap_or(line);
         if bytes.is_empty() {
-            continue;
+            return;
         }
-        let is_last = lines.peek().is_none();
-        let record = match parse(line, bytes, is_last) {
-            Ok(record) => record,
-            Err(problem) => {
-                problems.add(problem);
-                continue;
-            }
-        };
-        match (record, manifest.as_mut()) {
-            (Record::SessionOpened(first), None) => {
-                manifest = Some(first.clone().into());
-                opened = Some(first);
-            }
-            // Without the opening there is no session to apply it to.
-            (_, None) => problems.add(Problem::Garbage { line }),
-            (record, Some(manifest)) => match manifest.apply(&record) {
-                Ok(()) => {
-                    if let Record::ProcessStarted(started) = record {
-                        process = Some(started);
-                    }
-                }
-                Err(error) => problems.add(Problem::Misplaced { line, error }),
-            },
+        if let Err(problem) = parse(self.lines, bytes, self.torn).and_then(|record| self.apply(record)) {
+            self.problems.add(problem);
         }
     }
-    match (manifest, opened) {
-        (Some(manifest), Some(opened)) => {
-            Ok(Folded { manifest, opened, process, problems: problems.finish(), ends_with_newline })
+
+    /// A line that was too long to be read.
+    pub fn skip_line(&mut self) {
+        self.lines += 1;
+        self.problems.add(Problem::TooLong { line: self.lines });
+    }
+
+    fn apply(&mut self, record: Record) -> Result<(), Problem> {
+        let line = self.lines;
+        let Some((_, manifest)) = &mut self.opened else {
+            // Without the opening there is no session to apply it to.
+            let Record::SessionOpened(opened) = record else { return Err(Problem::Garbage { line }) };
+            self.opened = Some((opened.clone(), opened.into()));
+            return Ok(());
+        };
+        manifest.apply(&record).map_err(|error| Problem::Misplaced { line, error })?;
+        if let Record::ProcessStarted(started) = record {
+            self.process = Some(started);
         }
-        _ => Err(JournalError::NotOpened),
+        Ok(())
+    }
+
+    pub fn finish(self) -> Result<Folded, JournalError> {
+        let (opened, manifest) = self.opened.ok_or(JournalError::NotOpened)?;
+        let problems = self.problems.finish();
+        Ok(Folded { manifest, opened, process: self.process, problems, ends_with_newline: !self.torn })
     }
 }
 
@@ -134,7 +150,7 @@ pub(super) const KNOWN: [&str; 20] = [
     "checkpoint",
 ];
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Problems {
     listed: Vec<Problem>,
     more: usize,

@@ -186,8 +186,14 @@ impl SegmentProgress {
             keep_new(&mut self.audio, segment.audio.as_ref()),
         ];
         let totals = (self.end_s, self.media_seconds, self.frames, self.bytes, self.dtx_s, &self.ledger);
-        let known =
-            (segment.end_s, segment.media_seconds, segment.frames, segment.bytes, segment.dtx_s, &segment.ledger);
+        let known = (
+            segment.end_s,
+            segment.media_seconds,
+            segment.frames,
+            segment.bytes,
+            segment.dtx_s,
+            &segment.ledger,
+        );
         parts.contains(&true) || totals != known
     }
 
