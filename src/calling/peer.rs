@@ -100,16 +100,14 @@ impl Peer {
             .with_include_loopback_candidate(true)
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)
             .build();
-        let connection = PeerConnectionBuilder::new()
+        let builder = PeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::new().build())
             .with_media_engine(engine)
             .with_setting_engine(settings)
             .with_interceptor_registry(registry)
             .with_handler(Arc::new(Events { state, gathered, candidate, track }))
-            .with_udp_addrs(vec![address])
-            .build()
-            .await
-            .map_err(refused("start"))?;
+            .with_udp_addrs(vec![address]);
+        let connection = Box::pin(builder.build()).await.map_err(refused("start"))?;
         let connection: Arc<dyn PeerConnection> = Arc::new(connection);
         let remote = RemoteSide { connection: connection.clone(), waiting: Arc::default() };
         Ok(Self { connection, state: state_told, gathered: gathered_told, candidates, tracks, remote })
