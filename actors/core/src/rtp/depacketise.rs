@@ -55,7 +55,7 @@ pub struct Depacketised {
     pub size: Option<(u32, u32)>,
     pub parameter_sets: Option<Arc<ParameterSets>>,
     pub dependencies: Dependencies,
-    /// A key frame that relies on parameter sets from elsewhere, which a loss before it may have taken.
+    /// An entry point without parameter sets of its own: a loss before it may have taken them.
     pub leans_on_earlier_sets: bool,
     /// The beginning is certain even if packets before it are missing.
     pub start_is_certain: bool,

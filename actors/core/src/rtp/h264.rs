@@ -96,7 +96,7 @@ fn describe(data: Vec<u8>, memory: &mut Memory) -> Result<Depacketised, Malforme
         size: memory.size.filter(|_| key),
         parameter_sets: memory.shared.clone().filter(|_| key),
         dependencies: Dependencies { discardable: slices && !referenced, ..Default::default() },
-        leans_on_earlier_sets: key && !own_sets,
+        leans_on_earlier_sets: idr && !own_sets,
         start_is_certain: true,
     })
 }

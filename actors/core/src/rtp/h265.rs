@@ -104,7 +104,7 @@ fn describe(data: Vec<u8>, memory: &mut Memory) -> Result<Depacketised, Malforme
         key,
         size: memory.size.filter(|_| key),
         parameter_sets: memory.shared.clone().filter(|_| key),
-        leans_on_earlier_sets: key && !own_sets,
+        leans_on_earlier_sets: entry_point && !own_sets,
         start_is_certain: true,
         ..Default::default()
     })
