@@ -22,6 +22,8 @@ impl Manifest {
                 | Record::RecoveryDone(_)
                 | Record::Checkpoint { .. }
                 | Record::ProcessStarted(_)
+                // Recovery closes what the end left open.
+                | Record::SegmentClosed { .. }
         );
         if self.ended_s.is_some() && !after_the_end {
             return Err(ApplyError::Ended);
