@@ -1,0 +1,92 @@
+//! Whether the process should be restarted, and whether it can take calls. Nothing in it names people or places.
+
+use std::sync::atomic::Ordering;
+
+use actix_web::{HttpResponse, web};
+use recorder_actors::observe::Board;
+use recorder_core::time::BootTime;
+use serde::Serialize;
+
+use super::Shared;
+use crate::service::{HEARTBEAT_LIMIT, tree_is_alive};
+
+/// A writer lane that has been in one write for longer is stalled, seconds.
+pub(super) const LANE_LIMIT: f64 = 5.0;
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Problem {
+    /// From a closed set, for programs.
+    pub(super) what: &'static str,
+    /// For people.
+    pub(super) text: String,
+}
+
+#[derive(Serialize)]
+struct Verdict {
+    ok: bool,
+    problems: Vec<Problem>,
+}
+
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    config.route("/healthz", web::get().to(healthz)).route("/readyz", web::get().to(readyz));
+}
+
+/// Reasons to restart the process.
+pub(super) fn illnesses(board: &Board, now: BootTime, began: BootTime) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if !tree_is_alive(board, now, began) {
+        let age = heartbeat_age(board.tree_heartbeat.load(Ordering::Relaxed), now, began);
+        problems
+            .push(Problem { what: "tree", text: format!("the actor tree has not answered for {age:.0} s") });
+    }
+    let age = heartbeat_age(board.media_heartbeat.load(Ordering::Relaxed), now, began);
+    if age >= HEARTBEAT_LIMIT.as_secs_f64() {
+        problems.push(Problem {
+            what: "media",
+            text: format!("the media loop has not gone round for {age:.0} s"),
+        });
+    }
+    let busy = board.storage.load().lane_busy_s;
+    if busy > LANE_LIMIT {
+        problems.push(Problem {
+            what: "disk",
+            text: format!("the disk has not finished a write for {busy:.0} s"),
+        });
+    }
+    problems
+}
+
+/// Reasons why no call can be taken now.
+pub(super) fn hindrances(board: &Board) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let account = board.account.load();
+    if !account.logged_in {
+        problems.push(Problem { what: "login", text: "not logged in".into() });
+    } else if !account.first_sync_done {
+        problems.push(Problem { what: "sync", text: "the first sync is not done".into() });
+    }
+    if !board.storage.load().writable {
+        problems.push(Problem { what: "recordings", text: "the recordings folder cannot be written".into() });
+    }
+    problems
+}
+
+/// Seconds since a heartbeat; one that never came counts from `began`.
+pub(super) fn heartbeat_age(beat: u64, now: BootTime, began: BootTime) -> f64 {
+    now.saturating_since(BootTime::from_nanos(beat).max(began)).as_secs_f64()
+}
+
+async fn healthz(shared: web::Data<Shared>) -> HttpResponse {
+    answer(illnesses(&shared.board, shared.clock.now(), shared.began))
+}
+
+async fn readyz(shared: web::Data<Shared>) -> HttpResponse {
+    answer(hindrances(&shared.board))
+}
+
+fn answer(problems: Vec<Problem>) -> HttpResponse {
+    let mut builder =
+        if problems.is_empty() { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    builder.json(Verdict { ok: problems.is_empty(), problems })
+}
