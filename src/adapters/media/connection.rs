@@ -1,0 +1,617 @@
+//! One peer connection: a str0m `Rtc`, its streams and its facts. No sockets and no clock: time and datagrams come in,
+//! datagrams go out through [`Outbox`].
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use recorder_actors::ports::{ConnectionFacts, ConnectionState, MediaError, RemoteMedia};
+use recorder_core::ids::{ConnectionId, Mid, StreamId};
+use recorder_core::media::{MediaKind, SenderReport};
+use recorder_core::time::BootTime;
+use str0m::change::SdpOffer;
+use str0m::media::KeyframeRequestKind;
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::RawPacket;
+use str0m::rtp::rtcp::Rtcp;
+use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcError};
+use tokio::sync::watch;
+
+use super::answer::{self, Written};
+use super::candidates::{self, Remote};
+use super::intake::{Agreed, Head, Intake, Outcome, Settled};
+use super::offer::{Offer, stack_mid};
+use super::shared::Shared;
+use super::socket::Datagram;
+
+/// Remote candidates taken in a connection's life; those beyond are counted and ignored.
+pub const MAX_REMOTE_CANDIDATES: u32 = 200;
+/// Datagrams kept until the keys are there, or until a stream for them is; the newest are dropped when it is full.
+pub const MAX_HELD: usize = 256;
+/// How long a datagram without a stream is kept.
+const HOLD_FOR: Duration = Duration::from_secs(5);
+/// Requests for a key frame are passed on at most this often for each stream.
+pub const KEY_FRAME_INTERVAL: Duration = Duration::from_millis(500);
+/// How often what was replaced is looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// Outputs taken from the stack in one go; a stack that wants more must wait for the next turn.
+const MAX_OUTPUTS: usize = 4096;
+/// Timers due at the same instant that run in one go.
+const MAX_TIMERS: usize = 16;
+/// When a stack that was cut short is asked again.
+const RETRY: Duration = Duration::from_millis(2);
+/// Seconds from 1900 to 1970 (RFC 868).
+const NTP_OFFSET: u64 = 2_208_988_800;
+
+/// Where a connection's datagrams go.
+pub trait Outbox {
+    fn send(&mut self, id: ConnectionId, source: SocketAddr, destination: SocketAddr, bytes: &[u8]);
+}
+
+/// A datagram kept for later.
+#[derive(Debug)]
+struct Held {
+    bytes: Vec<u8>,
+    source: SocketAddr,
+    destination: SocketAddr,
+    arrival: BootTime,
+    instant: Instant,
+}
+
+impl Held {
+    fn new(datagram: &Datagram<'_>) -> Self {
+        Self {
+            bytes: datagram.bytes.to_vec(),
+            source: datagram.source,
+            destination: datagram.destination,
+            arrival: datagram.arrival,
+            instant: datagram.instant,
+        }
+    }
+
+    fn datagram(&self) -> Datagram<'_> {
+        Datagram {
+            bytes: &self.bytes,
+            source: self.source,
+            destination: self.destination,
+            arrival: self.arrival,
+            instant: self.instant,
+        }
+    }
+}
+
+/// The clocks at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub boot: BootTime,
+    pub instant: Instant,
+}
+
+/// A receive-only peer connection.
+pub struct Connection {
+    id: ConnectionId,
+    rtc: Rtc,
+    offer: Offer,
+    intake: Intake,
+    shared: Arc<Shared>,
+    local: Vec<Candidate>,
+    accepted: Vec<Vec<(u8, recorder_core::media::Codec)>>,
+    facts: watch::Sender<Arc<ConnectionFacts>>,
+    state: ConnectionState,
+    reason: Option<String>,
+    round_trip: Option<Duration>,
+    ice_restarts: u32,
+    first_packet: Option<BootTime>,
+    changed: bool,
+    over: bool,
+    remote_candidates: u32,
+    /// Keys are there: packets can be decrypted.
+    ready: bool,
+    held: VecDeque<Held>,
+    last_instant: Instant,
+    next_timeout: Instant,
+    next_tick: Instant,
+    outcome: Outcome,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("id", &self.id).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// A connection just made, and what its answer is written from.
+#[derive(Debug)]
+pub struct Made {
+    pub connection: Connection,
+    pub facts: watch::Receiver<Arc<ConnectionFacts>>,
+    pub offer: Offer,
+    pub stack_answer: String,
+    pub candidates: Vec<String>,
+}
+
+impl Connection {
+    /// Sets a connection up from a remote offer; nothing is sent before the loop drives it.
+    ///
+    /// # Errors
+    /// [`MediaError::BadOffer`] or [`MediaError::NothingToRecord`].
+    pub fn make(
+        id: ConnectionId,
+        offer: Offer,
+        local: Vec<Candidate>,
+        shared: Arc<Shared>,
+        now: Moment,
+    ) -> Result<Made, MediaError> {
+        let mut rtc = Rtc::builder()
+            .set_rtp_mode(true)
+            .enable_raw_packets(true)
+            .set_stats_interval(Some(Duration::from_secs(1)))
+            .build(now.instant);
+        let local: Vec<Candidate> =
+            local.into_iter().filter_map(|candidate| rtc.add_local_candidate(candidate).cloned()).collect();
+        let texts: Vec<String> = local.iter().map(Candidate::to_sdp_string).collect();
+        let stack_answer = accept(&mut rtc, &offer)?;
+        let written = answer::write(&stack_answer, &offer, &texts, shared.quality)?;
+        let facts = ConnectionFacts {
+            id,
+            state: ConnectionState::Connecting,
+            reason: None,
+            media: Vec::new(),
+            round_trip: None,
+            ice_restarts: 0,
+            first_packet: None,
+        };
+        let (sender, receiver) = watch::channel(Arc::new(facts));
+        let mut connection = Self {
+            id,
+            rtc,
+            intake: Intake::new(id, shared.next_stream.clone()),
+            local,
+            accepted: Vec::new(),
+            facts: sender,
+            state: ConnectionState::Connecting,
+            reason: None,
+            round_trip: None,
+            ice_restarts: 0,
+            first_packet: None,
+            changed: true,
+            over: false,
+            remote_candidates: 0,
+            ready: false,
+            held: VecDeque::new(),
+            last_instant: now.instant,
+            next_timeout: now.instant,
+            next_tick: now.instant + TICK,
+            outcome: Outcome::default(),
+            offer: offer.clone(),
+            shared,
+        };
+        connection.adopt(offer.clone(), &written);
+        connection.publish();
+        Ok(Made { connection, facts: receiver, offer, stack_answer, candidates: texts })
+    }
+
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Nothing more will come of it; it may be dropped.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// When [`Connection::timeout`] is due.
+    pub fn next_timeout(&self) -> Instant {
+        self.next_timeout.min(self.next_tick)
+    }
+
+    /// The user fragment that the remote side addresses us by now.
+    pub fn local_fragment(&mut self) -> String {
+        self.rtc.direct_api().local_ice_credentials().ufrag
+    }
+
+    /// Applies a later offer; `local` are the candidates to tell.
+    ///
+    /// # Errors
+    /// [`MediaError::BadOffer`]; the connection then goes on as before.
+    pub fn renegotiate(
+        &mut self,
+        offer: Offer,
+        now: Moment,
+        out: &mut dyn Outbox,
+    ) -> Result<String, MediaError> {
+        if self.over {
+            return Err(MediaError::Gone);
+        }
+        let restarted = offer.ufrag.is_some() && offer.ufrag != self.offer.ufrag;
+        let stack_answer = accept(&mut self.rtc, &offer)?;
+        let fragment = self.local_fragment();
+        for candidate in &mut self.local {
+            candidate.set_ufrag(&fragment);
+        }
+        let texts: Vec<String> = self.local.iter().map(Candidate::to_sdp_string).collect();
+        let written = answer::write(&stack_answer, &offer, &texts, self.shared.quality)?;
+        if restarted {
+            self.ice_restarts += 1;
+            self.remote_candidates = 0;
+        }
+        self.adopt(offer, &written);
+        self.changed = true;
+        self.drive(now, out);
+        self.retry_held(out);
+        self.settle_state();
+        Ok(written.sdp)
+    }
+
+    fn adopt(&mut self, offer: Offer, written: &Written) {
+        for text in &offer.candidates {
+            self.add_candidate(text);
+        }
+        let agreed = offer.lines.iter().zip(&written.accepted).filter_map(|(line, codecs)| {
+            let mid = line.mid.as_ref()?;
+            Some(Agreed { mid: Mid::new(mid.as_str()), stack_mid: stack_mid(mid), codecs: codecs.clone() })
+        });
+        let repairs = offer.lines.iter().flat_map(|line| line.sources.iter());
+        let repairs: Vec<(u32, u32)> =
+            repairs.filter_map(|(main, repair)| Some((*main, (*repair)?))).collect();
+        self.intake.agree(agreed.collect(), repairs.into_iter());
+        self.accepted.clone_from(&written.accepted);
+        self.offer = offer;
+        // The description itself is not needed any more and may be long.
+        self.offer.sdp = String::new();
+    }
+
+    /// One trickled or offered candidate.
+    pub fn add_candidate(&mut self, text: &str) {
+        if self.remote_candidates >= MAX_REMOTE_CANDIDATES {
+            self.shared.stats.candidates_refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        match candidates::remote(text) {
+            Remote::Usable(candidate) => {
+                self.remote_candidates += 1;
+                self.rtc.add_remote_candidate(candidate);
+            }
+            Remote::Skipped => {}
+            Remote::Malformed => {
+                self.remote_candidates += 1;
+                self.shared.stats.candidates_refused.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A relayed address of ours; its candidate line for an answer.
+    pub fn add_relay(&mut self, relayed: SocketAddr, local: SocketAddr) -> Option<String> {
+        let candidate = Candidate::relayed(relayed, local, Protocol::Udp).ok()?;
+        let added = self.rtc.add_local_candidate(candidate)?.clone();
+        let text = added.to_sdp_string();
+        self.local.push(added);
+        Some(text)
+    }
+
+    /// Takes one datagram of this connection.
+    pub fn receive(&mut self, datagram: &Datagram<'_>, out: &mut dyn Outbox) {
+        if self.over {
+            return;
+        }
+        match Head::parse(datagram.bytes) {
+            Some(_) if !self.ready => self.hold(datagram),
+            Some(head) => {
+                if self.take(head, datagram, out) == Settled::Unknown {
+                    self.hold(datagram);
+                }
+            }
+            None => {
+                self.feed(datagram, out);
+                if self.ready && !self.held.is_empty() {
+                    self.retry_held(out);
+                }
+            }
+        }
+        self.settle_state();
+    }
+
+    fn hold(&mut self, datagram: &Datagram<'_>) {
+        if self.held.len() < MAX_HELD {
+            self.held.push_back(Held::new(datagram));
+        } else {
+            self.shared.stats.held_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives what was kept to the stack again, in order of arrival.
+    fn retry_held(&mut self, out: &mut dyn Outbox) {
+        if !self.ready {
+            return;
+        }
+        for held in std::mem::take(&mut self.held) {
+            let Some(head) = Head::parse(&held.bytes) else { continue };
+            if self.take(head, &held.datagram(), out) == Settled::Unknown {
+                self.held.push_back(held);
+            }
+        }
+    }
+
+    fn take(&mut self, head: Head, datagram: &Datagram<'_>, out: &mut dyn Outbox) -> Settled {
+        self.outcome = Outcome::default();
+        self.feed(datagram, out);
+        let outcome = std::mem::take(&mut self.outcome);
+        let bytes = datagram.bytes.len();
+        let settled = self.intake.settle(&mut self.rtc, head, bytes, datagram.arrival, outcome);
+        match settled {
+            Settled::Opened => self.changed = true,
+            Settled::Foreign => {
+                self.shared.stats.foreign_packets.fetch_add(1, Ordering::Relaxed);
+            }
+            Settled::TooMany => self.end(ConnectionState::Failed, "the remote side opened too many streams"),
+            Settled::Delivered | Settled::Skipped | Settled::Unknown => {}
+        }
+        if self.first_packet.is_none() && matches!(settled, Settled::Opened | Settled::Delivered) {
+            self.first_packet = Some(datagram.arrival);
+            self.changed = true;
+        }
+        settled
+    }
+
+    fn feed(&mut self, datagram: &Datagram<'_>, out: &mut dyn Outbox) {
+        let Ok(receive) = Receive::new(Protocol::Udp, datagram.source, datagram.destination, datagram.bytes)
+        else {
+            self.shared.stats.malformed.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        // Kernel stamps of several sockets may interleave; the stack wants time that never runs back.
+        self.last_instant = self.last_instant.max(datagram.instant);
+        let moment = Moment { boot: datagram.arrival, instant: self.last_instant };
+        if let Err(error) = self.rtc.handle_input(Input::Receive(moment.instant, receive)) {
+            self.note_error(&error);
+        }
+        self.drain(moment, out);
+    }
+
+    /// Something is due: the stack's timers, what waits for its end.
+    pub fn timeout(&mut self, now: Moment, out: &mut dyn Outbox) {
+        if self.over {
+            return;
+        }
+        self.drive(now, out);
+        if now.instant >= self.next_tick {
+            self.next_tick = now.instant + TICK;
+            self.changed |= self.intake.tick(now.boot);
+            self.held.retain(|held| !self.ready || now.boot.saturating_since(held.arrival) < HOLD_FOR);
+        }
+        self.settle_state();
+    }
+
+    fn drive(&mut self, now: Moment, out: &mut dyn Outbox) {
+        self.last_instant = self.last_instant.max(now.instant);
+        let moment = Moment { boot: now.boot, instant: self.last_instant };
+        if let Err(error) = self.rtc.handle_input(Input::Timeout(moment.instant)) {
+            self.note_error(&error);
+        }
+        self.drain(moment, out);
+    }
+
+    fn note_error(&mut self, error: &RtcError) {
+        // Remote bytes can cause errors that the stack survives; one it does not survive shows in is_alive().
+        self.shared.stats.stack_errors.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(connection = %self.id, %error, "the webrtc stack reports an error");
+        if self.reason.is_none() && !self.rtc.is_alive() {
+            self.reason = Some(error.to_string());
+        }
+    }
+
+    fn drain(&mut self, moment: Moment, out: &mut dyn Outbox) {
+        let mut timers = MAX_TIMERS;
+        for _ in 0..MAX_OUTPUTS {
+            match self.rtc.poll_output() {
+                Ok(Output::Transmit(transmit)) => {
+                    out.send(self.id, transmit.source, transmit.destination, &transmit.contents);
+                }
+                Ok(Output::Event(event)) => self.event(event, moment),
+                Ok(Output::Timeout(at)) if at > moment.instant => {
+                    self.next_timeout = at;
+                    return;
+                }
+                Ok(Output::Timeout(_)) if timers > 0 => {
+                    timers -= 1;
+                    if let Err(error) = self.rtc.handle_input(Input::Timeout(moment.instant)) {
+                        self.note_error(&error);
+                    }
+                }
+                Ok(Output::Timeout(_)) => break,
+                Err(error) => {
+                    self.note_error(&error);
+                    break;
+                }
+            }
+        }
+        self.next_timeout = moment.instant + RETRY;
+    }
+
+    fn event(&mut self, event: Event, moment: Moment) {
+        match event {
+            Event::RtpPacket(packet) => self.outcome.delivered = Some(packet),
+            Event::RawPacket(raw) => match *raw {
+                RawPacket::RtpRx(header, data) => self.outcome.authentic = Some((header, data)),
+                RawPacket::RtcpRx(Rtcp::SenderReport(report)) => {
+                    let info = report.sender_info;
+                    let since = info.ntp_time.duration_since(UNIX_EPOCH).unwrap_or_default();
+                    let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
+                    self.intake.report(SenderReport {
+                        arrival: moment.boot,
+                        ssrc: *info.ssrc,
+                        ntp: ((since.as_secs() + NTP_OFFSET) << 32) | fraction,
+                        rtp: info.rtp_time.numer() as u32,
+                        round_trip_ns: self
+                            .round_trip
+                            .map(|rtt| rtt.as_nanos().try_into().unwrap_or(u64::MAX)),
+                    });
+                }
+                RawPacket::RtcpTx(rtcp) => self.note_feedback(&rtcp),
+                RawPacket::RtcpRx(_) | RawPacket::RtpTx(..) => {}
+            },
+            Event::PeerStats(stats) => {
+                let pair = stats.selected_candidate_pair;
+                let round_trip = pair.and_then(|pair| pair.current_round_trip_time);
+                if round_trip.is_some() && round_trip != self.round_trip {
+                    self.round_trip = round_trip;
+                    self.changed = true;
+                }
+            }
+            Event::Connected => {
+                self.ready = true;
+                self.set_state(ConnectionState::Connected);
+            }
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) if self.ready => {
+                self.set_state(ConnectionState::Disconnected);
+            }
+            Event::IceConnectionStateChange(
+                IceConnectionState::Connected | IceConnectionState::Completed,
+            ) if self.ready => {
+                self.set_state(ConnectionState::Connected);
+            }
+            Event::Closed => {
+                self.reason = Some("closed by the remote side".to_owned());
+                self.set_state(ConnectionState::Closed);
+            }
+            _ => {}
+        }
+    }
+
+    fn note_feedback(&mut self, rtcp: &Rtcp) {
+        match rtcp {
+            Rtcp::Nack(nack) => {
+                let Some(stream) = self.intake.stream(*nack.ssrc) else { return };
+                for entry in nack.reports.iter() {
+                    stream.note_nack(entry.pid);
+                    for bit in (0..16).filter(|bit| entry.blp & (1 << bit) != 0) {
+                        stream.note_nack(entry.pid.wrapping_add(bit + 1));
+                    }
+                }
+            }
+            Rtcp::Pli(pli) => {
+                if let Some(stream) = self.intake.stream(*pli.ssrc) {
+                    stream.ring().counters.key_frames_requested.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Passes a request for a key frame on, unless one went out for this stream less than [`KEY_FRAME_INTERVAL`] ago.
+    pub fn request_key_frame(&mut self, id: StreamId, now: Moment, out: &mut dyn Outbox) {
+        let Some(ssrc) = self.intake.stream_ssrc(id) else { return };
+        let Some(stream) = self.intake.stream(ssrc) else { return };
+        if stream.ring().info.kind != MediaKind::Video {
+            return;
+        }
+        if stream.key_frame_asked.is_some_and(|asked| now.boot.saturating_since(asked) < KEY_FRAME_INTERVAL) {
+            return;
+        }
+        stream.key_frame_asked = Some(now.boot);
+        if let Some(receiver) = self.rtc.direct_api().stream_rx(&ssrc.into()) {
+            receiver.request_keyframe(KeyframeRequestKind::Pli);
+        }
+        self.drive(now, out);
+        self.settle_state();
+    }
+
+    /// Says goodbye (DTLS close_notify) and ends.
+    pub fn close(&mut self, now: Moment, out: &mut dyn Outbox) {
+        if self.over {
+            return;
+        }
+        if let Err(error) = self.rtc.close() {
+            self.note_error(&error);
+        }
+        self.drive(now, out);
+        self.end(ConnectionState::Closed, "closed by the recorder");
+    }
+
+    /// Ends without a word, as after a panic.
+    pub fn fail(&mut self, reason: &str) {
+        self.end(ConnectionState::Failed, reason);
+    }
+
+    fn set_state(&mut self, state: ConnectionState) {
+        let is_final = matches!(self.state, ConnectionState::Closed | ConnectionState::Failed);
+        if !is_final && self.state != state {
+            self.state = state;
+            self.changed = true;
+        }
+    }
+
+    fn end(&mut self, state: ConnectionState, reason: &str) {
+        if self.over {
+            return;
+        }
+        self.set_state(state);
+        self.reason.get_or_insert_with(|| reason.to_owned());
+        self.intake.end_all();
+        self.held.clear();
+        self.over = true;
+        self.publish();
+    }
+
+    fn settle_state(&mut self) {
+        if self.over {
+            return;
+        }
+        if !self.rtc.is_alive() {
+            self.end(ConnectionState::Failed, "the connection broke down");
+        } else if self.state == ConnectionState::Closed {
+            self.end(ConnectionState::Closed, "closed by the remote side");
+        } else if self.changed {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        self.changed = false;
+        let media = self.offer.lines.iter().zip(&self.accepted).filter_map(|(line, codecs)| {
+            let kind = match line.media.as_str() {
+                "audio" => MediaKind::Audio,
+                "video" => MediaKind::Video,
+                _ => return None,
+            };
+            let mid = Mid::new(line.mid.as_deref()?);
+            let mut names: Vec<_> = Vec::new();
+            for (_, codec) in codecs {
+                if !names.contains(codec) {
+                    names.push(*codec);
+                }
+            }
+            Some(RemoteMedia {
+                streams: self.intake.rings_of(&mid),
+                mid,
+                kind,
+                direction: line.direction,
+                msid_stream: line.msid_stream.clone(),
+                codecs: names,
+            })
+        });
+        let facts = ConnectionFacts {
+            id: self.id,
+            state: self.state,
+            reason: self.reason.clone(),
+            media: media.collect(),
+            round_trip: self.round_trip,
+            ice_restarts: self.ice_restarts,
+            first_packet: self.first_packet,
+        };
+        self.facts.send_replace(Arc::new(facts));
+    }
+}
+
+/// Lets the stack answer; its text.
+fn accept(rtc: &mut Rtc, offer: &Offer) -> Result<String, MediaError> {
+    let parsed = SdpOffer::from_sdp_string(&offer.sdp)
+        .map_err(|_| MediaError::BadOffer("its session description cannot be read".to_owned()))?;
+    // The stack's words may quote the description, which is not to be logged.
+    let refused =
+        |_| MediaError::BadOffer("it lacks what a secure connection needs or contradicts itself".to_owned());
+    let answer = rtc.sdp_api().accept_offer(parsed).map_err(refused)?;
+    Ok(answer.to_sdp_string())
+}

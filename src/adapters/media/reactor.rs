@@ -1,0 +1,352 @@
+//! The media loop: one thread that owns the sockets and every connection.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+use recorder_actors::ports::{MediaError, RemoteCandidate, TurnServer};
+use recorder_core::ids::{ConnectionId, StreamId};
+use tokio::sync::oneshot;
+
+use super::connection::{Connection, Moment, Outbox};
+use super::demux::{Demux, is_binding_request};
+use super::offer::Offer;
+use super::shared::Shared;
+use super::socket::{BATCH, Batch, Datagram, Socket};
+use crate::adapters::clock::boot_time;
+
+/// Commands that may wait for the loop.
+pub const COMMANDS: usize = 4096;
+/// The loop wakes at most this often: kernel stamps keep arrivals exact, and fewer wake-ups save a quarter of the CPU.
+const MIN_TURN: Duration = Duration::from_millis(2);
+/// The loop wakes at least this often, so that its heartbeat can be trusted.
+const MAX_WAIT: Duration = Duration::from_millis(250);
+/// Batches taken from one socket before timers and commands get their turn.
+const BATCHES_PER_TURN: usize = 32;
+
+/// What the handle asks of the loop.
+pub enum Command {
+    Open { connection: Box<Connection>, turn: Vec<TurnServer>, reply: oneshot::Sender<Vec<String>> },
+    Renegotiate { id: ConnectionId, offer: Box<Offer>, reply: oneshot::Sender<Result<String, MediaError>> },
+    Candidates { id: ConnectionId, candidates: Vec<RemoteCandidate> },
+    KeyFrame { id: ConnectionId, stream: StreamId },
+    Close { id: ConnectionId },
+}
+
+/// The way into the loop from any thread.
+pub struct Inlet {
+    pub commands: ArrayQueue<Command>,
+    pub wake: EventFd,
+    pub stop: AtomicBool,
+    /// Nanoseconds of the boot clock at the last turn.
+    pub heartbeat: AtomicU64,
+}
+
+impl Inlet {
+    /// # Errors
+    /// The kernel grants no event counter.
+    pub fn new() -> std::io::Result<Self> {
+        use nix::sys::eventfd::EfdFlags;
+        let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        let heartbeat = AtomicU64::new(boot_time().as_nanos());
+        Ok(Self { commands: ArrayQueue::new(COMMANDS), wake, stop: AtomicBool::new(false), heartbeat })
+    }
+
+    /// Hands a command over; gives it back when the queue is full.
+    pub fn push(&self, command: Command) -> Result<(), Command> {
+        let pushed = self.commands.push(command);
+        self.rouse();
+        pushed
+    }
+
+    pub fn rouse(&self) {
+        // A full counter means that the loop is being woken anyway.
+        let _ = self.wake.write(1);
+    }
+}
+
+const WAKE_TOKEN: u64 = u64::MAX;
+
+/// The loop's own state.
+pub struct Reactor {
+    shared: Arc<Shared>,
+    inlet: Arc<Inlet>,
+    epoll: Epoll,
+    connections: HashMap<ConnectionId, Connection>,
+    timers: BinaryHeap<Reverse<(Instant, ConnectionId)>>,
+    scheduled: HashMap<ConnectionId, Instant>,
+    kernel_drops: Vec<u32>,
+    net: Net,
+}
+
+/// Sockets and routes: what a connection needs to send.
+struct Net {
+    shared: Arc<Shared>,
+    sockets: Vec<Socket>,
+    demux: Demux,
+    #[cfg(any(test, feature = "fault-injection"))]
+    shim: Option<Box<dyn super::shim::Shim>>,
+    #[cfg(any(test, feature = "fault-injection"))]
+    delays: super::shim::Delays,
+}
+
+impl Net {
+    fn transmit(&mut self, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
+        let sent = match self.sockets.iter().find(|socket| socket.local().is_ipv4() == destination.is_ipv4())
+        {
+            Some(socket) => socket.send(source, destination, bytes).is_ok(),
+            None => false,
+        };
+        if !sent {
+            self.shared.stats.send_errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Outbox for Net {
+    fn send(&mut self, id: ConnectionId, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
+        if is_binding_request(bytes) {
+            self.demux.sent(id, destination);
+        }
+        #[cfg(any(test, feature = "fault-injection"))]
+        if let Some(shim) = &mut self.shim {
+            use super::shim::Fault;
+            match shim.sent(destination, bytes) {
+                Fault::Pass => {}
+                Fault::Drop => return,
+                Fault::Duplicate => self.transmit(source, destination, bytes),
+                Fault::Delay(by) => {
+                    self.delays.push(Instant::now() + by, false, source, destination, bytes);
+                    return;
+                }
+            }
+        }
+        self.transmit(source, destination, bytes);
+    }
+}
+
+fn moment() -> Moment {
+    Moment { boot: boot_time(), instant: Instant::now() }
+}
+
+impl Reactor {
+    /// # Errors
+    /// The kernel grants no epoll instance.
+    pub fn new(shared: Arc<Shared>, inlet: Arc<Inlet>, sockets: Vec<Socket>) -> std::io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&inlet.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE_TOKEN))?;
+        for (index, socket) in sockets.iter().enumerate() {
+            epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
+        }
+        Ok(Self {
+            kernel_drops: vec![0; sockets.len()],
+            net: Net {
+                shared: shared.clone(),
+                sockets,
+                demux: Demux::default(),
+                #[cfg(any(test, feature = "fault-injection"))]
+                shim: None,
+                #[cfg(any(test, feature = "fault-injection"))]
+                delays: super::shim::Delays::default(),
+            },
+            shared,
+            inlet,
+            epoll,
+            connections: HashMap::new(),
+            timers: BinaryHeap::new(),
+            scheduled: HashMap::new(),
+        })
+    }
+
+    #[cfg(any(test, feature = "fault-injection"))]
+    pub fn set_shim(&mut self, shim: Box<dyn super::shim::Shim>) {
+        self.net.shim = Some(shim);
+    }
+
+    /// Goes round until told to stop; then every connection says goodbye.
+    pub fn run(mut self) {
+        let mut batch = Batch::new();
+        let mut events = [EpollEvent::empty(); 16];
+        let mut last_turn = Instant::now();
+        while !self.inlet.stop.load(Ordering::Acquire) {
+            let wait = self.next_wake().saturating_duration_since(Instant::now()).min(MAX_WAIT);
+            let millis = u16::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+            // An interrupted wait is a turn like any other.
+            let _ = self.epoll.wait(&mut events, EpollTimeout::from(millis));
+            if let Some(early) = MIN_TURN.checked_sub(last_turn.elapsed()) {
+                std::thread::sleep(early);
+            }
+            last_turn = Instant::now();
+            self.inlet.heartbeat.store(boot_time().as_nanos(), Ordering::Release);
+            self.shared.stats.turns.fetch_add(1, Ordering::Relaxed);
+            self.receive_all(&mut batch);
+            self.commands();
+            self.run_timers();
+            #[cfg(any(test, feature = "fault-injection"))]
+            self.release_delayed();
+        }
+        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.with(id, |connection, net| connection.close(moment(), net));
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        #[cfg(any(test, feature = "fault-injection"))]
+        let timer = timer.into_iter().chain(self.net.delays.next()).min();
+        timer.unwrap_or_else(|| Instant::now() + MAX_WAIT)
+    }
+
+    fn receive_all(&mut self, batch: &mut Batch) {
+        for index in 0..self.net.sockets.len() {
+            for _ in 0..BATCHES_PER_TURN {
+                let received = batch.receive(&self.net.sockets[index]);
+                self.shared.stats.datagrams.fetch_add(received as u64, Ordering::Relaxed);
+                for (datagram, dropped) in batch.iter() {
+                    if let Some(count) = dropped {
+                        let new = count.wrapping_sub(std::mem::replace(&mut self.kernel_drops[index], count));
+                        self.shared.stats.kernel_drops.fetch_add(new.into(), Ordering::Relaxed);
+                    }
+                    self.enter(&datagram);
+                }
+                if received < BATCH {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn enter(&mut self, datagram: &Datagram<'_>) {
+        #[cfg(any(test, feature = "fault-injection"))]
+        if let Some(shim) = &mut self.net.shim {
+            use super::shim::Fault;
+            match shim.received(datagram.source, datagram.bytes) {
+                Fault::Pass => {}
+                Fault::Drop => return,
+                Fault::Duplicate => self.dispatch(datagram),
+                Fault::Delay(by) => {
+                    let due = Instant::now() + by;
+                    self.net.delays.push(due, true, datagram.destination, datagram.source, datagram.bytes);
+                    return;
+                }
+            }
+        }
+        self.dispatch(datagram);
+    }
+
+    fn dispatch(&mut self, datagram: &Datagram<'_>) {
+        match self.net.demux.route(datagram.source, datagram.bytes) {
+            Some(id) => self.with(id, |connection, net| connection.receive(datagram, net)),
+            None => {
+                self.shared.stats.strays.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[cfg(any(test, feature = "fault-injection"))]
+    fn release_delayed(&mut self) {
+        let now = moment();
+        while let Some(delayed) = self.net.delays.pop_due(now.instant) {
+            if delayed.incoming {
+                self.dispatch(&Datagram {
+                    bytes: &delayed.bytes,
+                    source: delayed.remote,
+                    destination: delayed.local,
+                    arrival: now.boot,
+                    instant: now.instant,
+                });
+            } else {
+                self.net.transmit(delayed.local, delayed.remote, &delayed.bytes);
+            }
+        }
+    }
+
+    fn commands(&mut self) {
+        // Read the counter first: a command pushed from here on wakes the next turn.
+        let _ = self.inlet.wake.read();
+        for _ in 0..COMMANDS {
+            let Some(command) = self.inlet.commands.pop() else { return };
+            self.command(command);
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Open { mut connection, turn: _, reply } => {
+                let id = connection.id();
+                self.net.demux.add_fragment(id, &connection.local_fragment());
+                self.connections.insert(id, *connection);
+                self.with(id, |connection, net| connection.timeout(moment(), net));
+                let _ = reply.send(Vec::new());
+            }
+            Command::Renegotiate { id, offer, reply } => {
+                let mut result = Err(MediaError::Gone);
+                self.with(id, |connection, net| {
+                    result = connection.renegotiate(*offer, moment(), net);
+                    net.demux.add_fragment(id, &connection.local_fragment());
+                });
+                let _ = reply.send(result);
+            }
+            Command::Candidates { id, candidates } => self.with(id, |connection, net| {
+                for candidate in &candidates {
+                    connection.add_candidate(&candidate.candidate);
+                }
+                connection.timeout(moment(), net);
+            }),
+            Command::KeyFrame { id, stream } => {
+                self.with(id, |connection, net| connection.request_key_frame(stream, moment(), net));
+            }
+            Command::Close { id } => self.with(id, |connection, net| connection.close(moment(), net)),
+        }
+    }
+
+    fn run_timers(&mut self) {
+        let now = moment();
+        while let Some(&Reverse((at, id))) = self.timers.peek() {
+            if at > now.instant {
+                return;
+            }
+            self.timers.pop();
+            if self.scheduled.get(&id) != Some(&at) {
+                continue;
+            }
+            self.scheduled.remove(&id);
+            self.with(id, |connection, net| {
+                if connection.next_timeout() <= now.instant {
+                    connection.timeout(now, net);
+                }
+            });
+        }
+    }
+
+    /// Does something with one connection; a panic in it ends that connection alone.
+    fn with(&mut self, id: ConnectionId, action: impl FnOnce(&mut Connection, &mut Net)) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let net = &mut self.net;
+        if catch_unwind(AssertUnwindSafe(|| action(connection, net))).is_err() {
+            self.shared.stats.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(connection = %id, "a connection panicked and is closed");
+            connection.fail("a defect of the recorder ended this connection");
+        }
+        if connection.is_over() {
+            self.net.demux.forget(id);
+            self.scheduled.remove(&id);
+            self.connections.remove(&id);
+            self.shared.connections.fetch_sub(1, Ordering::AcqRel);
+            return;
+        }
+        let due = connection.next_timeout();
+        if self.scheduled.get(&id).is_none_or(|scheduled| due < *scheduled) {
+            self.scheduled.insert(id, due);
+            self.timers.push(Reverse((due, id)));
+        }
+    }
+}

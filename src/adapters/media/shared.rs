@@ -1,0 +1,106 @@
+//! What the handle, the loop and the connections have in common: settings that do not change, and counters.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+
+use str0m::Candidate;
+
+use super::answer::Quality;
+use super::candidates;
+
+/// How the media plane is to behave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaSettings {
+    /// The one UDP port of all connections; 0 takes any free one.
+    pub udp_port: u16,
+    /// Local address; `0.0.0.0` is all of IPv4, `::` all of IPv4 and IPv6.
+    pub bind: IpAddr,
+    /// Public addresses that forward the port to this machine.
+    pub advertise_ips: Vec<IpAddr>,
+    /// Offer loopback addresses as well: for tests, and for callers on this machine.
+    pub include_loopback: bool,
+    /// Opus bitrate asked of senders, bit/s.
+    pub opus_bitrate: u32,
+    /// Bitrate at which video is asked to start, kbit/s.
+    pub video_start_kbps: u32,
+    /// Connections at once; an offer beyond is refused.
+    pub max_connections: usize,
+}
+
+impl Default for MediaSettings {
+    fn default() -> Self {
+        Self {
+            udp_port: 0,
+            bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            advertise_ips: Vec::new(),
+            include_loopback: false,
+            opus_bitrate: 128_000,
+            video_start_kbps: 2_500,
+            max_connections: 1_000,
+        }
+    }
+}
+
+/// Counts of the whole media plane. They only grow.
+#[derive(Debug, Default)]
+pub struct MediaStats {
+    /// Datagrams taken from the sockets.
+    pub datagrams: AtomicU64,
+    /// Datagrams that belong to no connection.
+    pub strays: AtomicU64,
+    /// Dropped by the kernel because the receive buffer was full (SO_RXQ_OVFL).
+    pub kernel_drops: AtomicU64,
+    /// Datagrams of a connection that are neither STUN, DTLS, RTP nor RTCP.
+    pub malformed: AtomicU64,
+    /// RTP of no agreed payload type or m-line.
+    pub foreign_packets: AtomicU64,
+    /// Packets that came before their keys or stream were known, and found no room to wait.
+    pub held_dropped: AtomicU64,
+    /// Datagrams that could not be sent.
+    pub send_errors: AtomicU64,
+    /// Errors of the WebRTC stack.
+    pub stack_errors: AtomicU64,
+    /// Connections that ended in a panic.
+    pub panics: AtomicU64,
+    /// Remote candidates beyond the bound, or malformed.
+    pub candidates_refused: AtomicU64,
+    /// Commands that found no room.
+    pub commands_dropped: AtomicU64,
+    /// Turns of the loop.
+    pub turns: AtomicU64,
+    /// Relayed addresses obtained from TURN servers.
+    pub relays: AtomicU64,
+}
+
+/// Shared by the handle, the loop and its connections.
+#[derive(Debug)]
+pub struct Shared {
+    pub settings: MediaSettings,
+    pub quality: Quality,
+    pub stats: MediaStats,
+    pub next_stream: Arc<AtomicU64>,
+    pub connections: AtomicUsize,
+    /// Addresses the sockets are bound to.
+    pub bound: Vec<SocketAddr>,
+}
+
+impl Shared {
+    pub fn new(settings: MediaSettings, bound: Vec<SocketAddr>) -> Self {
+        let quality =
+            Quality { opus_bitrate: settings.opus_bitrate, video_start_kbps: settings.video_start_kbps };
+        Self {
+            settings,
+            quality,
+            stats: MediaStats::default(),
+            next_stream: Arc::new(AtomicU64::new(1)),
+            connections: AtomicUsize::new(0),
+            bound,
+        }
+    }
+
+    /// Candidates of this machine as it is now: addresses come and go.
+    pub fn local_candidates(&self) -> Vec<Candidate> {
+        candidates::local(&self.bound, self.settings.include_loopback, &self.settings.advertise_ips)
+    }
+}
