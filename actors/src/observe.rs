@@ -27,6 +27,18 @@ pub enum ActorKind {
     TrackWriter,
 }
 
+impl ActorKind {
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Supervisor => "supervisor",
+            Self::Call => "call",
+            Self::Peer => "peer",
+            Self::TrackWriter => "track writer",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActorState {

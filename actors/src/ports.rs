@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use recorder_core::call::Announcement;
 pub use recorder_core::call::RemoteCandidate;
 use recorder_core::ids::{ConnectionId, Mid, StreamId};
 use recorder_core::media::{Codec, MediaKind};
@@ -11,6 +12,7 @@ use recorder_core::time::BootTime;
 use tokio::sync::watch;
 
 use crate::ring::TrackRing;
+use crate::session::{SessionError, SessionHandle};
 
 /// The monotonic clock of this machine and its relation to UTC.
 pub trait Clock: Send + Sync + 'static {
@@ -136,4 +138,109 @@ pub trait MediaPlane: Send + Sync + 'static {
 
     /// When the loop last went round; the tree's watchdog reads it.
     fn heartbeat(&self) -> BootTime;
+}
+
+/// How much room the recordings' file system has, against `recordings.reserve`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DiskLevel {
+    #[default]
+    Plenty,
+    /// Below the reserve: no video is written.
+    VideoStopped,
+    /// Below half of it: nothing is written.
+    AllStopped,
+}
+
+impl DiskLevel {
+    pub fn allows(self, kind: MediaKind) -> bool {
+        match kind {
+            MediaKind::Audio => self < Self::AllStopped,
+            MediaKind::Video => self == Self::Plenty,
+        }
+    }
+
+    /// As the API says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plenty => "plenty",
+            Self::VideoStopped => "video_stopped",
+            Self::AllStopped => "all_stopped",
+        }
+    }
+}
+
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SignallingError {
+    #[error("the homeserver did not take the event in time: {0}")]
+    Unreachable(String),
+    #[error("the homeserver refused the event: {0}")]
+    Refused(String),
+}
+
+/// What a room is called and whether its events are encrypted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoomFacts {
+    pub name: String,
+    pub encrypted: bool,
+}
+
+/// The Matrix account as the tree sees it.
+pub trait Signalling: Send + Sync + 'static {
+    /// Sends a room event, encrypted where the room is. Tried again on transient errors until `patience` is over.
+    fn send(
+        &self,
+        room: String,
+        event_type: String,
+        content: serde_json::Value,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<(), SignallingError>>;
+
+    /// Sends a message for people.
+    fn announce(
+        &self,
+        room: String,
+        message: Announcement,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<(), SignallingError>>;
+
+    /// TURN servers of the homeserver; none where it has none or does not answer soon.
+    fn turn_servers(&self) -> BoxFuture<'static, Vec<TurnServer>>;
+
+    fn room(&self, room: String) -> BoxFuture<'static, RoomFacts>;
+
+    fn display_name(&self, room: String, user: String) -> BoxFuture<'static, Option<String>>;
+}
+
+/// A call that has been answered and not yet ended, kept on disk so that the next process can hang it up.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LiveCall {
+    pub room: String,
+    pub call_id: String,
+    pub caller: String,
+    /// 0 or 1.
+    pub version: u8,
+}
+
+/// The list of live calls. Small and synchronous; called off the actors' thread.
+pub trait LiveCalls: Send + Sync + 'static {
+    /// On disk when the future is done.
+    fn add(&self, call: LiveCall) -> BoxFuture<'static, ()>;
+    fn remove(&self, room: String, call_id: String) -> BoxFuture<'static, ()>;
+}
+
+/// What a new session is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionOrder {
+    pub room_id: String,
+    pub room: RoomFacts,
+    pub call_id: String,
+    pub started_by: String,
+    /// Arrival of the first packet, if one came before the session was opened.
+    pub first_media: Option<BootTime>,
+}
+
+/// Opens sessions: folder, journal and recorder task.
+pub trait SessionFactory: Send + Sync + 'static {
+    /// Resolves when the session's folder is there.
+    fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>>;
 }

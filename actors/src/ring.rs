@@ -4,12 +4,13 @@
 //! packet is dropped and counted as `dropped_by_us`, so a stalled reader shows in the ledger instead of stalling the
 //! network thread.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
-use recorder_core::ids::{ConnectionId, Mid, StreamId};
+use recorder_core::ids::{ConnectionId, Mid, SegmentId, StreamId};
 use recorder_core::media::{Codec, MediaKind, RingItem, RtpPacket, SenderReport, Skipped};
+use recorder_core::rtp::TrackReceiver;
 
 /// Packets an audio ring holds: 2 s at one packet each 10 ms, and twice that in reserve.
 pub const AUDIO_RING: usize = 512;
@@ -59,6 +60,12 @@ pub struct TrackRing {
     pending_drops: AtomicU32,
     tail: [AtomicU32; 3],
     ended: AtomicBool,
+    /// `ingress` of the last packet that a segment took.
+    taken: AtomicU64,
+    /// The segment that reads; 0 = none.
+    reader: AtomicU64,
+    /// What a segment that failed had taken and not yet written: the next one goes on with it.
+    carried: Mutex<Option<TrackReceiver>>,
 }
 
 impl TrackRing {
@@ -78,6 +85,9 @@ impl TrackRing {
             pending_drops: AtomicU32::new(0),
             tail: Default::default(),
             ended: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            reader: AtomicU64::new(0),
+            carried: Mutex::default(),
         })
     }
 
@@ -140,6 +150,39 @@ impl TrackRing {
     /// The stream has ended; what is still in the ring may be read.
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// `ingress` of the last packet that a segment took: where the next segment on this ring begins.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Acquire)
+    }
+
+    /// Reader only.
+    pub fn note_taken(&self, ingress: u64) {
+        self.taken.fetch_max(ingress, Ordering::AcqRel);
+    }
+
+    /// Makes `segment` the ring's one reader, if nobody else is.
+    pub fn claim(&self, segment: SegmentId) -> bool {
+        match self.reader.compare_exchange(0, segment.0, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(reader) => reader == segment.0,
+        }
+    }
+
+    /// `segment` reads no more.
+    pub fn release(&self, segment: SegmentId) {
+        let _ = self.reader.compare_exchange(segment.0, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Reader only: leaves a receiver to the next reader.
+    pub fn carry(&self, receiver: TrackReceiver) {
+        *self.carried.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
+    }
+
+    /// Reader only.
+    pub fn take_carried(&self) -> Option<TrackReceiver> {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Reader only, after the ring has ended and is empty: what entered after the last packet delivered.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::{Mid, StreamId};
+pub use crate::manifest::OpenedBecause;
 use crate::media::{Codec, MediaKind, Source};
 
 /// A track as wanted or as it is: one m-line of a participant's connection.
@@ -37,39 +38,6 @@ pub enum Pause {
 
 /// All tracks of one participant, by m-line.
 pub type Plan = BTreeMap<Mid, TrackPlan>;
-
-/// Why a segment begins (session manifest, `opened_because`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpenedBecause {
-    First,
-    CodecChanged,
-    NewSsrc,
-    ParameterSetsChanged,
-    SourceOn,
-    Reconnected,
-    WriterRestarted,
-    ProcessRestarted,
-    DiskResumed,
-    OptedIn,
-}
-
-impl OpenedBecause {
-    /// As the manifest spells it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::CodecChanged => "codec_changed",
-            Self::NewSsrc => "new_ssrc",
-            Self::ParameterSetsChanged => "parameter_sets_changed",
-            Self::SourceOn => "source_on",
-            Self::Reconnected => "reconnected",
-            Self::WriterRestarted => "writer_restarted",
-            Self::ProcessRestarted => "process_restarted",
-            Self::DiskResumed => "disk_resumed",
-            Self::OptedIn => "opted_in",
-        }
-    }
-}
 
 /// One change to one track. Tracks that are not named stay as they are: same actor, same generation, same file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,598 @@
+//! CallActor: one per call. Runs the call's machine, owns the connection's handle, the session and the peers' slots.
+//!
+//! Everything that must outlive it lies in [`CallShared`], which the supervisor's slot keeps: a fresh CallActor goes on
+//! with the machine's last good snapshot, the same connection, the same session and the same running peers. What it is
+//! told lies in a bounded inbox there; a panic drops the one input that was being handled.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
+use recorder_core::call::{
+    Announcement, CallAction, CallEnd, CallFact, CallPhase, CallSignal, ConnectionLevel, OneToOne, Outgoing, Saved,
+    Version, recording_begun, recording_saved,
+};
+use recorder_core::ids::{CallKey, ConnectionId, ParticipantId};
+use recorder_core::manifest::{EndReason, EventKind, LeaveReason, Record};
+use recorder_core::time::BootTime;
+use recorder_core::timeline::SenderClock;
+use tokio::sync::{mpsc, watch};
+
+use crate::journal::event;
+use crate::observe::{ActorKind, Severity, Totals};
+use crate::peer::{PeerActor, PeerShared, Wanted};
+use crate::ports::{ConnectionFacts, ConnectionState, DiskLevel, LiveCall, MediaError, RoomFacts, SessionOrder};
+use crate::session::{SessionEnd, SessionHandle};
+use crate::supervise::{Check, Link, Nudge, Slot, lock, tick_every_second};
+use crate::testing::{Point, visit};
+use crate::world::World;
+
+/// Inputs that may wait for a CallActor; later ones are dropped and counted.
+const MOST_INPUTS: usize = 256;
+/// Events that may wait to be sent into the room; later ones are dropped and counted.
+const MOST_OUTGOING: usize = 64;
+/// How long an event may be tried.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Within a shutdown.
+const SHORT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long files may take to close before the session is finished without them.
+const CLOSING_LIMIT: Duration = Duration::from_secs(30);
+/// How long journal and manifest may take at the end.
+const FINISH_LIMIT: Duration = Duration::from_secs(30);
+
+/// What a CallActor is told.
+#[derive(Debug)]
+pub enum CallInput {
+    Signal(Box<CallSignal>),
+    Opened(Result<String, MediaError>),
+    Renegotiated(Result<String, MediaError>),
+    UserLeft(String),
+    RoomUpgraded,
+    Stop(CallEnd),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    end: CallEnd,
+    since: BootTime,
+}
+
+struct PeerPlace {
+    slot: Arc<Slot<PeerActor>>,
+    shared: Arc<PeerShared>,
+}
+
+/// For the room, in order.
+enum Outbound {
+    Event(Outgoing, Duration),
+    Message(Announcement, Duration),
+}
+
+/// A call's slot content: outlives the actor, belongs to the SupervisorActor.
+pub struct CallShared {
+    pub world: Arc<World>,
+    pub key: CallKey,
+    pub room: String,
+    pub caller: String,
+    pub call_id: String,
+    pub link: Arc<Link>,
+    pub parent: Arc<Link>,
+    pub started_utc_micros: i64,
+    inbox: Mutex<VecDeque<CallInput>>,
+    machine: Mutex<OneToOne>,
+    /// Actions of the machine's birth, performed by the first generation.
+    first_actions: Mutex<Vec<CallAction>>,
+    connection_id: ConnectionId,
+    connection: Mutex<Option<watch::Receiver<Arc<ConnectionFacts>>>>,
+    want_session: AtomicBool,
+    opening_session: AtomicBool,
+    session: Mutex<Option<SessionHandle>>,
+    session_failed: AtomicBool,
+    peer: Mutex<Option<PeerPlace>>,
+    room_facts: Mutex<RoomFacts>,
+    caller_name: Mutex<String>,
+    outbox: mpsc::Sender<Outbound>,
+    ending: Mutex<Option<Ending>>,
+    finishing: AtomicBool,
+    done: AtomicBool,
+}
+
+impl CallShared {
+    /// Takes an invite. Needs a tokio runtime: the outbox is a task.
+    pub fn new(world: &Arc<World>, parent: &Arc<Link>, key: CallKey, invite: &CallSignal) -> Arc<Self> {
+        let (machine, actions) = OneToOne::new(key, invite, &world.settings.user, &world.settings.device);
+        let (outbox, queue) = mpsc::channel(MOST_OUTGOING);
+        actix::spawn(send_in_order(Arc::clone(world), invite.room.clone(), queue));
+        Arc::new(Self {
+            world: Arc::clone(world),
+            key,
+            room: invite.room.clone(),
+            caller: invite.sender.clone(),
+            call_id: invite.call_id.clone(),
+            link: Arc::default(),
+            parent: Arc::clone(parent),
+            started_utc_micros: world.clock.utc_micros(),
+            inbox: Mutex::default(),
+            machine: Mutex::new(machine),
+            first_actions: Mutex::new(actions),
+            connection_id: world.numbers.connection(),
+            connection: Mutex::default(),
+            want_session: AtomicBool::new(false),
+            opening_session: AtomicBool::new(false),
+            session: Mutex::default(),
+            session_failed: AtomicBool::new(false),
+            peer: Mutex::default(),
+            room_facts: Mutex::default(),
+            caller_name: Mutex::new(invite.sender.clone()),
+            outbox,
+            ending: Mutex::default(),
+            finishing: AtomicBool::new(false),
+            done: AtomicBool::new(false),
+        })
+    }
+
+    /// Puts an input in the inbox and wakes the actor, whichever value it is by then.
+    pub fn tell(&self, input: CallInput) {
+        {
+            let mut inbox = lock(&self.inbox);
+            if inbox.len() == MOST_INPUTS {
+                Totals::count(&self.world.board.totals.signals_ignored);
+                return;
+            }
+            inbox.push_back(input);
+        }
+        self.link.nudge();
+    }
+
+    /// Nothing is left to do.
+    pub fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// The actor was given up: end what it held, without it.
+    pub fn abandon(&self) {
+        self.world.media.close(self.connection_id);
+        if let Some(peer) = lock(&self.peer).take() {
+            lock(&peer.shared.wanted).stop = true;
+            peer.slot.nudge();
+        }
+        let session = lock(&self.session).take();
+        if let Some(session) = session {
+            actix::spawn(async move {
+                let end = SessionEnd { reason: EndReason::Failed, stopped_by: None, state: recorder_core::manifest::SessionState::Failed };
+                let _ = tokio::time::timeout(FINISH_LIMIT, session.finish(end)).await;
+            });
+        }
+        Totals::count(&self.world.board.totals.sessions_failed);
+        self.done.store(true, Ordering::Release);
+    }
+
+    fn send(&self, outbound: Outbound) {
+        if self.outbox.try_send(outbound).is_err() {
+            tracing::warn!(call = %self.key, "too many events wait for the homeserver, one is dropped");
+            Totals::count(&self.world.board.totals.signals_ignored);
+        }
+    }
+}
+
+/// Sends a call's events one after the other: an answer never overtakes another.
+async fn send_in_order(world: Arc<World>, room: String, mut queue: mpsc::Receiver<Outbound>) {
+    while let Some(outbound) = queue.recv().await {
+        let sent = match outbound {
+            Outbound::Event(event, patience) => {
+                world.signalling.send(room.clone(), event.event_type.to_owned(), event.content, patience).await
+            }
+            Outbound::Message(message, patience) => world.signalling.announce(room.clone(), message, patience).await,
+        };
+        if let Err(error) = sent {
+            tracing::warn!(%room, %error, "an event could not be sent");
+            world.board.happened(world.clock.utc_micros(), Severity::Warning, format!("Not sent: {error}"));
+        }
+    }
+}
+
+pub struct CallActor {
+    shared: Arc<CallShared>,
+    slot: Arc<Slot<Self>>,
+    watching: bool,
+}
+
+impl CallActor {
+    pub fn new(shared: Arc<CallShared>, slot: Arc<Slot<Self>>) -> Self {
+        Self { shared, slot, watching: false }
+    }
+
+    fn reconcile(&mut self, context: &mut Context<Self>) {
+        let shared = Arc::clone(&self.shared);
+        let born = std::mem::take(&mut *lock(&shared.first_actions));
+        self.perform(born);
+        loop {
+            let Some(input) = lock(&shared.inbox).pop_front() else { break };
+            visit(Point::CallHandler, self.slot.path());
+            self.step(|machine, now| match input {
+                CallInput::Signal(signal) => machine.signal(*signal, now),
+                CallInput::Opened(answer) => machine.opened(answer.as_deref().ok(), now),
+                CallInput::Renegotiated(answer) => machine.renegotiated(answer.as_deref().ok()),
+                CallInput::UserLeft(user) => machine.user_left(&user),
+                CallInput::RoomUpgraded => machine.stop(CallEnd::RoomUpgraded),
+                CallInput::Stop(end) => machine.stop(end),
+            });
+        }
+        self.watch_connection(context);
+        let facts = lock(&shared.connection).as_ref().map(|facts| Arc::clone(&facts.borrow()));
+        match facts {
+            Some(facts) => self.step(|machine, now| machine.connection(level(facts.state), now)),
+            None => self.step(|machine, now| machine.tick(now)),
+        }
+        self.keep_session();
+        self.keep_peer();
+        self.keep_ending(context);
+        self.publish();
+    }
+
+    /// One input through a copy of the machine; the copy becomes the snapshot when its actions are done.
+    fn step(&mut self, input: impl FnOnce(&mut OneToOne, BootTime) -> Vec<CallAction>) {
+        let mut machine = lock(&self.shared.machine).clone();
+        let actions = input(&mut machine, self.shared.world.clock.now());
+        if let Some(peer) = &*lock(&self.shared.peer) {
+            let mut wanted = lock(&peer.shared.wanted);
+            if wanted.metadata.as_ref() != machine.metadata() {
+                wanted.metadata = machine.metadata().cloned();
+                drop(wanted);
+                peer.slot.nudge();
+            }
+        }
+        self.perform(actions);
+        *lock(&self.shared.machine) = machine;
+    }
+
+    fn perform(&self, actions: Vec<CallAction>) {
+        let shared = &self.shared;
+        for action in actions {
+            match action {
+                CallAction::Open { offer } => self.open(offer),
+                CallAction::Renegotiate { offer } => {
+                    let answer = shared.world.media.renegotiate(shared.connection_id, offer);
+                    let shared = Arc::clone(shared);
+                    actix::spawn(async move {
+                        let answer = answer.await.map(|answer| answer.sdp);
+                        if let Err(error) = &answer {
+                            tracing::warn!(call = %shared.key, %error, "a later offer cannot be used");
+                        }
+                        shared.tell(CallInput::Renegotiated(answer));
+                    });
+                }
+                CallAction::AddCandidates(list) => shared.world.media.add_candidates(shared.connection_id, list),
+                CallAction::Send(event) => {
+                    if event.event_type == "m.call.answer" {
+                        Totals::count(&shared.world.board.totals.calls_answered);
+                    }
+                    let shutting_down = lock(&shared.ending).is_some_and(|e| e.end == CallEnd::Shutdown);
+                    let patience = if shutting_down { SHORT_PATIENCE } else { PATIENCE };
+                    shared.send(Outbound::Event(event, patience));
+                }
+                CallAction::BeginRecording => shared.want_session.store(true, Ordering::Release),
+                // The peer was given the newer map before these actions.
+                CallAction::MetadataChanged => {}
+                CallAction::Note(fact) => self.note(fact),
+                CallAction::End(end) => {
+                    tracing::info!(call = %shared.key, reason = end.name(), "call ended");
+                    let now = shared.world.clock.now();
+                    lock(&shared.ending).get_or_insert(Ending { end, since: now });
+                }
+                CallAction::Ignored => Totals::count(&shared.world.board.totals.signals_ignored),
+            }
+        }
+    }
+
+    /// Has the answer made. The call is on the list of live calls before the answer leaves us.
+    fn open(&self, offer: String) {
+        let shared = Arc::clone(&self.shared);
+        let version = u8::from(lock(&shared.machine).version() == Version::V1);
+        actix::spawn(async move {
+            let world = &shared.world;
+            let listed = world.live_calls.add(LiveCall {
+                room: shared.room.clone(),
+                call_id: shared.call_id.clone(),
+                caller: shared.caller.clone(),
+                version,
+            });
+            let (turn, ()) = tokio::join!(world.signalling.turn_servers(), listed);
+            let answer = match world.media.accept(shared.connection_id, offer, turn).await {
+                Ok((answer, facts)) => {
+                    *lock(&shared.connection) = Some(facts);
+                    Ok(answer.sdp)
+                }
+                Err(error) => {
+                    tracing::warn!(call = %shared.key, caller = %shared.caller, %error, "an invite cannot be answered");
+                    Totals::count(&world.board.totals.calls_refused_bad_offer);
+                    Err(error)
+                }
+            };
+            shared.tell(CallInput::Opened(answer));
+            // While the caller's client connects: what the session will want to know.
+            let room = world.signalling.room(shared.room.clone()).await;
+            *lock(&shared.room_facts) = room;
+            if let Some(name) = world.signalling.display_name(shared.room.clone(), shared.caller.clone()).await {
+                *lock(&shared.caller_name) = name;
+            }
+            shared.link.nudge();
+        });
+    }
+
+    fn note(&self, fact: CallFact) {
+        let Some(session) = lock(&self.shared.session).clone() else { return };
+        let kind = match fact {
+            CallFact::Renegotiated => EventKind::Renegotiated,
+            CallFact::Reconnected => EventKind::Connected,
+            CallFact::Disconnected => EventKind::Disconnected,
+        };
+        session.tell(event(session.now_s(), kind, Some(&caller_id()), None));
+    }
+
+    fn watch_connection(&mut self, context: &mut Context<Self>) {
+        if self.watching {
+            return;
+        }
+        let Some(mut facts) = lock(&self.shared.connection).clone() else { return };
+        self.watching = true;
+        let link = Arc::clone(&self.shared.link);
+        context.spawn(actix::fut::wrap_future(async move {
+            while facts.changed().await.is_ok() {
+                link.nudge();
+            }
+        }));
+    }
+
+    /// Opens the session once it is wanted.
+    fn keep_session(&self) {
+        let shared = &self.shared;
+        let wanted = shared.want_session.load(Ordering::Acquire);
+        let there = lock(&shared.session).is_some();
+        if !wanted || there || shared.session_failed.load(Ordering::Acquire) {
+            return;
+        }
+        if shared.opening_session.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let shared = Arc::clone(shared);
+        actix::spawn(async move {
+            let room = shared.world.signalling.room(shared.room.clone()).await;
+            *lock(&shared.room_facts) = room.clone();
+            let first_media = lock(&shared.connection).as_ref().and_then(|facts| facts.borrow().first_packet);
+            let order = SessionOrder {
+                room_id: shared.room.clone(),
+                room,
+                call_id: shared.call_id.clone(),
+                started_by: shared.caller.clone(),
+                first_media,
+            };
+            match shared.world.sessions.open(order).await {
+                Ok(session) => *lock(&shared.session) = Some(session),
+                Err(error) => {
+                    tracing::error!(call = %shared.key, %error, "the session's folder cannot be made");
+                    let what = format!("A call cannot be recorded: {error}");
+                    shared.world.board.happened(shared.world.clock.utc_micros(), Severity::Error, what);
+                    Totals::count(&shared.world.board.totals.sessions_failed);
+                    shared.session_failed.store(true, Ordering::Release);
+                    shared.tell(CallInput::Stop(CallEnd::Failed));
+                }
+            }
+            shared.opening_session.store(false, Ordering::Release);
+            shared.link.nudge();
+        });
+    }
+
+    /// Starts the peer when there is a session, and starts it again when it failed.
+    fn keep_peer(&self) {
+        let shared = &self.shared;
+        let session = lock(&shared.session).clone();
+        let connection = lock(&shared.connection).clone();
+        let (Some(session), Some(connection)) = (session, connection) else { return };
+        if lock(&shared.peer).is_none() {
+            self.welcome(session, connection);
+        }
+        let place = lock(&shared.peer).as_ref().map(|peer| (Arc::clone(&peer.slot), Arc::clone(&peer.shared)));
+        let Some((slot, peer)) = place else { return };
+        match slot.check(shared.world.clock.now()) {
+            Check::RestartNow => {
+                peer.session.tell(event(peer.session.now_s(), EventKind::ChildRestarted, Some(&peer.participant), None));
+                start_peer(&slot, &peer);
+            }
+            // It ended although files are open, or was never started.
+            Check::Empty if !(lock(&peer.wanted).stop && peer.is_idle()) => start_peer(&slot, &peer),
+            Check::Empty | Check::Running | Check::Waiting | Check::GivenUp => {}
+        }
+    }
+
+    /// The caller is in: participant, presence, the message to the room.
+    fn welcome(&self, session: SessionHandle, connection: watch::Receiver<Arc<ConnectionFacts>>) {
+        let shared = &self.shared;
+        let machine = lock(&shared.machine).clone();
+        let name = lock(&shared.caller_name).clone();
+        let participant = caller_id();
+        session.tell(Record::ParticipantAdded {
+            participant: participant.clone(),
+            user_id: Some(shared.caller.clone()),
+            // In 1:1 calls a client's party is its device as a rule, but only its party is said.
+            device_id: None,
+            party_id: machine.caller_party.clone(),
+            display_name: Some(name.clone()),
+        });
+        session.tell(Record::PresenceBegan { participant: participant.clone(), at_s: session.now_s() });
+        session.tell(event(session.now_s(), EventKind::Joined, Some(&participant), None));
+        let path = format!("{}/{participant}", self.slot.path());
+        let slot = Slot::new(&shared.world, &shared.link, path, ActorKind::Peer, name.clone());
+        let peer = Arc::new(PeerShared {
+            world: Arc::clone(&shared.world),
+            participant,
+            display_name: name.clone(),
+            session,
+            connection,
+            wanted: Mutex::new(Wanted { metadata: machine.metadata().cloned(), stop: false }),
+            link: Arc::default(),
+            parent: Arc::clone(&shared.link),
+            plan: Mutex::default(),
+            tracks: Mutex::default(),
+            sender_clock: Arc::new(Mutex::new(SenderClock::new())),
+            counters: Mutex::default(),
+        });
+        *lock(&shared.peer) = Some(PeerPlace { slot, shared: peer });
+        shared.send(Outbound::Message(
+            recording_begun(&shared.caller, &name, &shared.world.settings.user),
+            PATIENCE,
+        ));
+        let what = format!("{name} is being recorded");
+        shared.world.board.happened(shared.world.clock.utc_micros(), Severity::Info, what);
+    }
+
+    /// Connection closed → files closed → session finished → room told → done.
+    fn keep_ending(&self, context: &mut Context<Self>) {
+        let shared = &self.shared;
+        let Some(ending) = *lock(&shared.ending) else { return };
+        if shared.is_done() {
+            context.stop();
+            return;
+        }
+        shared.world.media.close(shared.connection_id);
+        if shared.opening_session.load(Ordering::Acquire) {
+            return;
+        }
+        let closing_over =
+            shared.world.clock.now().saturating_since(ending.since) > CLOSING_LIMIT;
+        if let Some(peer) = &*lock(&shared.peer) {
+            let told = std::mem::replace(&mut lock(&peer.shared.wanted).stop, true);
+            if !told {
+                peer.slot.nudge();
+            }
+            if !(told && peer.shared.is_idle()) && !closing_over {
+                return;
+            }
+        }
+        if !shared.finishing.swap(true, Ordering::AcqRel) {
+            actix::spawn(finish(Arc::clone(shared), ending.end));
+        }
+    }
+
+    fn publish(&self) {
+        let shared = &self.shared;
+        if shared.is_done() {
+            return;
+        }
+        let machine = lock(&shared.machine);
+        let state = match machine.phase() {
+            CallPhase::Opening | CallPhase::Connecting { .. } => "connecting",
+            CallPhase::Connected => "recording",
+            CallPhase::Disconnected { .. } | CallPhase::Closed { .. } => "reconnecting",
+            CallPhase::Ended(_) => "ending",
+        };
+        drop(machine);
+        let peer = lock(&shared.peer).as_ref().map(|peer| Arc::clone(&peer.shared));
+        let session = lock(&shared.session).clone();
+        let room = lock(&shared.room_facts).clone();
+        self.slot.rename(if room.name.is_empty() { &shared.room } else { &room.name });
+        shared.world.board.put_call(crate::snapshot::call(shared, state, &room, session.as_ref(), peer.as_deref()));
+    }
+}
+
+async fn finish(shared: Arc<CallShared>, end: CallEnd) {
+    let world = Arc::clone(&shared.world);
+    let session = lock(&shared.session).clone();
+    let patience = if end == CallEnd::Shutdown { SHORT_PATIENCE } else { PATIENCE };
+    if let Some(session) = session {
+        let at_s = session.now_s();
+        let participant = caller_id();
+        session.tell(event(at_s, EventKind::Left, Some(&participant), None));
+        session.tell(Record::PresenceEnded { participant, at_s, reason: Some(leave_reason(end).into()) });
+        let end_of_session = SessionEnd::because(end_reason(end, *world.disk.borrow()));
+        let saved = match tokio::time::timeout(FINISH_LIMIT, session.finish(end_of_session)).await {
+            Ok(Ok(manifest)) => crate::snapshot::saved(&manifest),
+            Ok(Err(error)) => {
+                tracing::error!(call = %shared.key, %error, "the session could not be finished");
+                crate::snapshot::saved(&session.manifest())
+            }
+            Err(_) => {
+                tracing::error!(call = %shared.key, "the disk did not take the session's end in time");
+                crate::snapshot::saved(&session.manifest())
+            }
+        };
+        shared.send(Outbound::Message(recording_saved(saved), patience));
+        world.board.happened(world.clock.utc_micros(), Severity::Info, saved_text(&shared, saved));
+    }
+    world.live_calls.remove(shared.room.clone(), shared.call_id.clone()).await;
+    Totals::count(&world.board.totals.calls_ended);
+    world.board.remove_call(shared.key);
+    shared.done.store(true, Ordering::Release);
+    shared.link.nudge();
+}
+
+fn saved_text(shared: &CallShared, saved: Saved) -> String {
+    let name = lock(&shared.caller_name).clone();
+    format!("The call of {name} ended: {} streams, {:.0} s, {} bytes", saved.streams, saved.duration_s, saved.bytes)
+}
+
+/// The one participant of a 1:1 call.
+fn caller_id() -> ParticipantId {
+    ParticipantId::new("p1")
+}
+
+fn start_peer(slot: &Arc<Slot<PeerActor>>, peer: &Arc<PeerShared>) {
+    let (inner, shared) = (Arc::clone(slot), Arc::clone(peer));
+    slot.start(move |_| PeerActor::new(shared, inner));
+}
+
+fn level(state: ConnectionState) -> ConnectionLevel {
+    match state {
+        ConnectionState::Connecting => ConnectionLevel::Connecting,
+        ConnectionState::Connected => ConnectionLevel::Connected,
+        ConnectionState::Disconnected => ConnectionLevel::Disconnected,
+        ConnectionState::Closed => ConnectionLevel::Closed,
+        ConnectionState::Failed => ConnectionLevel::Failed,
+    }
+}
+
+fn end_reason(end: CallEnd, disk: DiskLevel) -> EndReason {
+    if disk == DiskLevel::AllStopped {
+        return EndReason::DiskFull;
+    }
+    match end {
+        CallEnd::Hangup | CallEnd::AnsweredElsewhere => EndReason::Hangup,
+        CallEnd::Left => EndReason::EveryoneLeft,
+        CallEnd::Removed => EndReason::Removed,
+        CallEnd::RoomUpgraded => EndReason::RoomUpgraded,
+        CallEnd::ConnectionLost => EndReason::ConnectionLost,
+        CallEnd::Shutdown => EndReason::Shutdown,
+        CallEnd::BadOffer | CallEnd::Failed => EndReason::Failed,
+    }
+}
+
+fn leave_reason(end: CallEnd) -> LeaveReason {
+    match end {
+        CallEnd::Hangup | CallEnd::AnsweredElsewhere => LeaveReason::Hangup,
+        CallEnd::Left => LeaveReason::Left,
+        CallEnd::ConnectionLost => LeaveReason::ConnectionLost,
+        CallEnd::Removed | CallEnd::RoomUpgraded | CallEnd::Shutdown | CallEnd::BadOffer | CallEnd::Failed => {
+            LeaveReason::SessionEnded
+        }
+    }
+}
+
+impl Actor for CallActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        self.shared.link.connect(context.address().recipient());
+        tick_every_second(context);
+        context.notify(Nudge);
+    }
+}
+
+impl Handler<Nudge> for CallActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Nudge, context: &mut Self::Context) {
+        self.reconcile(context);
+    }
+}

@@ -1,0 +1,389 @@
+//! Writer lanes: plain threads that put bytes on the disk, and one that syncs. Pumps hand bytes over and never wait.
+//!
+//! Bound: all files together may queue [`LaneSettings::budget`] bytes. Overflow rule: beyond the budget there is no
+//! room for video (its pump drops to the next key frame); audio may use [`LaneSettings::audio_reserve`] more.
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use recorder_core::media::MediaKind;
+
+use crate::observe::{Board, Totals};
+use crate::ports::Clock;
+use crate::storage::{MediaFile, Storage};
+
+#[derive(Clone, Copy, Debug)]
+pub struct LaneSettings {
+    pub lanes: usize,
+    /// Bytes that may wait for the disk.
+    pub budget: u64,
+    /// Bytes that audio may wait with beyond that.
+    pub audio_reserve: u64,
+    pub sync_every: Duration,
+}
+
+impl Default for LaneSettings {
+    fn default() -> Self {
+        Self { lanes: 2, budget: 192 << 20, audio_reserve: 64 << 20, sync_every: Duration::from_secs(1) }
+    }
+}
+
+/// What has become of a file. Written by its lane, read by its pump.
+#[derive(Debug, Default)]
+pub struct FileState {
+    written: AtomicU64,
+    finished: AtomicBool,
+    failed: OnceLock<String>,
+}
+
+impl FileState {
+    /// Bytes handed to the file system.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Closed and synced.
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// Why nothing more will be written.
+    pub fn failure(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+}
+
+enum Work {
+    Create,
+    Append(Vec<u8>),
+    /// Positioned overwrites, then close and sync.
+    Finish(Vec<(u64, Vec<u8>)>),
+    /// Close what there is and repair it.
+    Abandon,
+}
+
+struct Job {
+    file: Arc<Entry>,
+    work: Work,
+}
+
+struct Entry {
+    path: PathBuf,
+    open: Mutex<Option<Arc<dyn MediaFile>>>,
+    dirty: AtomicBool,
+    state: Arc<FileState>,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: Mutex<(VecDeque<Job>, bool)>,
+    wake: Condvar,
+    /// `BootTime` at which the present job began; 0 when idle.
+    busy_since: AtomicU64,
+}
+
+struct Shared {
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    board: Arc<Board>,
+    settings: LaneSettings,
+    queues: Vec<Queue>,
+    queued_bytes: AtomicU64,
+    open: Mutex<Vec<Arc<Entry>>>,
+    to_finish: Mutex<(VecDeque<Arc<Entry>>, bool)>,
+    wake_sync: Condvar,
+}
+
+/// All lanes of one file system.
+pub struct LanePool {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    next: AtomicU64,
+}
+
+/// A pump's end of one file.
+pub struct LaneFile {
+    shared: Arc<Shared>,
+    lane: usize,
+    entry: Arc<Entry>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LanePool {
+    pub fn start(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        board: Arc<Board>,
+        settings: LaneSettings,
+    ) -> io::Result<Arc<Self>> {
+        let shared = Arc::new(Shared {
+            storage,
+            clock,
+            board,
+            settings,
+            queues: (0..settings.lanes.max(1)).map(|_| Queue::default()).collect(),
+            queued_bytes: AtomicU64::new(0),
+            open: Mutex::default(),
+            to_finish: Mutex::default(),
+            wake_sync: Condvar::new(),
+        });
+        let mut threads = Vec::new();
+        for lane in 0..shared.queues.len() {
+            let shared = Arc::clone(&shared);
+            threads
+                .push(std::thread::Builder::new().name(format!("lane-{lane}")).spawn(move || shared.run_lane(lane))?);
+        }
+        let syncing = Arc::clone(&shared);
+        threads.push(std::thread::Builder::new().name("sync".into()).spawn(move || syncing.run_sync())?);
+        Ok(Arc::new(Self { shared, threads: Mutex::new(threads), next: AtomicU64::new(0) }))
+    }
+
+    /// Opens a file. It is created by its lane, so that a stalled disk delays nobody; a failure shows in its state.
+    pub fn create(&self, path: PathBuf) -> LaneFile {
+        let lane = (self.next.fetch_add(1, Ordering::Relaxed) as usize) % self.shared.queues.len();
+        let entry =
+            Arc::new(Entry { path, open: Mutex::default(), dirty: AtomicBool::new(false), state: Arc::default() });
+        let file = LaneFile { shared: Arc::clone(&self.shared), lane, entry };
+        file.push(Work::Create);
+        file
+    }
+
+    pub fn has_room(&self, kind: MediaKind) -> bool {
+        let limit = match kind {
+            MediaKind::Video => self.shared.settings.budget,
+            MediaKind::Audio => self.shared.settings.budget + self.shared.settings.audio_reserve,
+        };
+        self.queued_bytes() < limit
+    }
+
+    pub fn queued_bytes(&self) -> u64 {
+        self.shared.queued_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How long the slowest lane has been in its present write.
+    pub fn busiest(&self) -> Duration {
+        let now = self.shared.clock.now();
+        self.shared
+            .queues
+            .iter()
+            .map(|queue| match queue.busy_since.load(Ordering::Relaxed) {
+                0 => Duration::ZERO,
+                since => now.saturating_since(recorder_core::time::BootTime(since)),
+            })
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Files that are open.
+    pub fn open_files(&self) -> usize {
+        lock(&self.shared.open).len()
+    }
+
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.shared.storage
+    }
+
+    /// Ends the threads once their queues are empty. Blocks as long as that takes.
+    pub fn shut_down(&self) {
+        for queue in &self.shared.queues {
+            lock(&queue.jobs).1 = true;
+            queue.wake.notify_all();
+        }
+        let mut threads = std::mem::take(&mut *lock(&self.threads));
+        let sync = threads.pop();
+        for thread in threads {
+            let _ = thread.join();
+        }
+        lock(&self.shared.to_finish).1 = true;
+        self.shared.wake_sync.notify_all();
+        if let Some(sync) = sync {
+            let _ = sync.join();
+        }
+    }
+}
+
+impl LaneFile {
+    pub fn state(&self) -> &Arc<FileState> {
+        &self.entry.state
+    }
+
+    pub fn append(&self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.push(Work::Append(bytes));
+        }
+    }
+
+    /// Overwrites at the given offsets, closes and syncs.
+    pub fn finish(self, patches: Vec<(u64, Vec<u8>)>) {
+        self.push(Work::Finish(patches));
+    }
+
+    /// Its writer failed: close what there is, and repair it.
+    pub fn abandon(self) {
+        self.push(Work::Abandon);
+    }
+
+    fn push(&self, work: Work) {
+        self.shared.queued_bytes.fetch_add(work.bytes(), Ordering::Relaxed);
+        let queue = &self.shared.queues[self.lane];
+        lock(&queue.jobs).0.push_back(Job { file: Arc::clone(&self.entry), work });
+        queue.wake.notify_one();
+    }
+}
+
+impl Work {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Append(bytes) => bytes.len() as u64,
+            Self::Create | Self::Finish(_) | Self::Abandon => 0,
+        }
+    }
+}
+
+impl Shared {
+    fn run_lane(&self, lane: usize) {
+        let queue = &self.queues[lane];
+        loop {
+            let mut jobs = lock(&queue.jobs);
+            let job = loop {
+                if let Some(job) = jobs.0.pop_front() {
+                    break job;
+                }
+                if jobs.1 {
+                    return;
+                }
+                jobs = queue.wake.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            };
+            drop(jobs);
+            queue.busy_since.store(self.clock.now().as_nanos().max(1), Ordering::Relaxed);
+            let bytes = job.work.bytes();
+            // A panic below the storage port costs its file, never the lane.
+            if catch_unwind(AssertUnwindSafe(|| self.perform(&job.file, job.work))).is_err() {
+                Totals::count(&self.board.totals.panics_caught);
+                self.fail(&job.file, "panic while writing");
+            }
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            queue.busy_since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn perform(&self, file: &Arc<Entry>, work: Work) {
+        match work {
+            Work::Create => match self.storage.create(&file.path) {
+                Ok(open) => {
+                    *lock(&file.open) = Some(open);
+                    lock(&self.open).push(Arc::clone(file));
+                }
+                Err(error) => self.fail(file, &format!("cannot create {}: {error}", file.path.display())),
+            },
+            Work::Append(bytes) => {
+                let Some(open) = lock(&file.open).clone() else { return };
+                let at = file.state.written();
+                match open.write_at(at, &bytes) {
+                    Ok(()) => {
+                        file.state.written.store(at + bytes.len() as u64, Ordering::Relaxed);
+                        self.board.totals.bytes_written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                        file.dirty.store(true, Ordering::Release);
+                    }
+                    Err(error) => {
+                        // What a failed write may have left is cut off; without space even that may fail, and repair
+                        // finds the end by itself.
+                        let _ = open.truncate(at);
+                        self.fail(file, &format!("write failed: {error}"));
+                    }
+                }
+            }
+            Work::Finish(patches) => {
+                let Some(open) = lock(&file.open).clone() else { return };
+                for (offset, bytes) in patches {
+                    if let Err(error) = open.write_at(offset, &bytes) {
+                        self.fail(file, &format!("write failed: {error}"));
+                        return;
+                    }
+                }
+                self.hand_to_sync(file);
+            }
+            Work::Abandon => {
+                let was_open = lock(&file.open).take().is_some();
+                lock(&self.open).retain(|other| !Arc::ptr_eq(other, file));
+                if was_open && let Err(error) = self.storage.repair(&file.path) {
+                    tracing::error!(path = %file.path.display(), %error, "cannot repair a file whose writer failed");
+                }
+                file.state.finished.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    fn fail(&self, file: &Arc<Entry>, why: &str) {
+        if file.state.failed.set(why.to_owned()).is_ok() {
+            Totals::count(&self.board.totals.disk_errors);
+            tracing::error!(path = %file.path.display(), error = why, "a media file failed");
+        }
+        // Nothing more is appended; closing and repairing is the writer's next order.
+        if let Some(open) = lock(&file.open).take() {
+            lock(&self.open).retain(|other| !Arc::ptr_eq(other, file));
+            drop(open);
+            if let Err(error) = self.storage.repair(&file.path) {
+                tracing::error!(path = %file.path.display(), %error, "cannot repair a file whose writer failed");
+            }
+        }
+        file.state.finished.store(true, Ordering::Release);
+    }
+
+    fn hand_to_sync(&self, file: &Arc<Entry>) {
+        lock(&self.to_finish).0.push_back(Arc::clone(file));
+        self.wake_sync.notify_one();
+    }
+
+    /// Syncs every open file each `sync_every`, and files that are finished at once.
+    fn run_sync(&self) {
+        loop {
+            let (finishing, ended) = {
+                let guard = lock(&self.to_finish);
+                let (mut guard, _) = self
+                    .wake_sync
+                    .wait_timeout_while(guard, self.settings.sync_every, |(queue, ended)| {
+                        queue.is_empty() && !*ended
+                    })
+                    .unwrap_or_else(PoisonError::into_inner);
+                (std::mem::take(&mut guard.0), guard.1)
+            };
+            let idle = finishing.is_empty();
+            for file in finishing {
+                let open = lock(&file.open).take();
+                lock(&self.open).retain(|other| !Arc::ptr_eq(other, &file));
+                if let Some(open) = open
+                    && let Err(error) = open.sync()
+                {
+                    self.fail(&file, &format!("sync failed: {error}"));
+                }
+                file.state.finished.store(true, Ordering::Release);
+            }
+            if ended && idle {
+                return;
+            }
+            if idle {
+                let files: Vec<_> = lock(&self.open).clone();
+                for file in files {
+                    if file.dirty.swap(false, Ordering::AcqRel) {
+                        let open = lock(&file.open).clone();
+                        if let Some(open) = open
+                            && let Err(error) = open.sync()
+                        {
+                            self.fail(&file, &format!("sync failed: {error}"));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

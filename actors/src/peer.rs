@@ -1,0 +1,417 @@
+//! PeerActor: one per participant device. Compares what the connection and the signalling say with what is being
+//! written, and starts, stops or replaces writers as `plan::diff` names them: no more.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
+use recorder_core::call::{Purpose, StreamMetadata, source_of};
+use recorder_core::ids::{Mid, ParticipantId, TrackId};
+use recorder_core::manifest::{EventKind, GapCause, MediaState, OpenedBecause, Record, Seconds};
+use recorder_core::media::{MediaKind, Source};
+use recorder_core::plan::{Change, Pause, Plan, StreamPlan, TrackPlan, diff};
+use recorder_core::timeline::SenderClock;
+use tokio::sync::watch;
+
+use crate::journal::event;
+use crate::observe::{ActorKind, Severity};
+use crate::ports::{ConnectionFacts, ConnectionState, RemoteMedia};
+use crate::ring::TrackRing;
+use crate::segment::TrackNames;
+use crate::session::SessionHandle;
+use crate::supervise::{Check, Link, Nudge, Slot, lock, tick_every_second};
+use crate::testing::{Point, visit};
+use crate::world::World;
+use crate::writer::{Desired, TrackWriterActor, WriterShared};
+
+/// Tracks one participant may have; m-lines beyond are not recorded, and counted.
+const MOST_TRACKS: usize = 32;
+
+/// What the call wants of a peer.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    pub metadata: Option<StreamMetadata>,
+    /// Close every file and end.
+    pub stop: bool,
+}
+
+/// One track in its slot.
+#[derive(Clone)]
+pub struct TrackPlace {
+    pub names: Arc<TrackNames>,
+    pub kind: MediaKind,
+    pub slot: Arc<Slot<TrackWriterActor>>,
+    pub shared: Arc<WriterShared>,
+}
+
+/// A peer's slot content: outlives the actor, belongs to the CallActor.
+pub struct PeerShared {
+    pub world: Arc<World>,
+    pub participant: ParticipantId,
+    pub display_name: String,
+    pub session: SessionHandle,
+    pub connection: watch::Receiver<Arc<ConnectionFacts>>,
+    pub wanted: Mutex<Wanted>,
+    pub link: Arc<Link>,
+    pub parent: Arc<Link>,
+    /// The plan that is in force.
+    pub plan: Mutex<Plan>,
+    pub tracks: Mutex<BTreeMap<Mid, TrackPlace>>,
+    pub sender_clock: Arc<Mutex<SenderClock>>,
+    /// Tracks given an id so far, per source.
+    pub counters: Mutex<BTreeMap<&'static str, u32>>,
+}
+
+impl PeerShared {
+    /// No file of this participant is open.
+    pub fn is_idle(&self) -> bool {
+        lock(&self.tracks).values().all(|track| track.shared.is_idle())
+    }
+
+    pub fn tracks(&self) -> Vec<TrackPlace> {
+        lock(&self.tracks).values().cloned().collect()
+    }
+}
+
+pub struct PeerActor {
+    shared: Arc<PeerShared>,
+    slot: Arc<Slot<Self>>,
+}
+
+impl PeerActor {
+    pub fn new(shared: Arc<PeerShared>, slot: Arc<Slot<Self>>) -> Self {
+        Self { shared, slot }
+    }
+
+    fn reconcile(&mut self, context: &mut Context<Self>) {
+        visit(Point::PeerHandler, self.slot.path());
+        let shared = Arc::clone(&self.shared);
+        let facts = Arc::clone(&shared.connection.borrow());
+        let wanted = lock(&shared.wanted).clone();
+        let current = lock(&shared.plan).clone();
+        let next = self.wanted_plan(&current, &facts, &wanted);
+        for change in diff(&current, &next) {
+            self.apply(&change, &current, &next, &facts);
+        }
+        *lock(&shared.plan) = next.clone();
+        self.tell_causes(&next, &facts);
+        self.keep_writers_running();
+        if wanted.stop && shared.is_idle() {
+            context.stop();
+        }
+        shared.parent.nudge();
+    }
+
+    /// What should be written, by everything known now.
+    fn wanted_plan(&self, current: &Plan, facts: &ConnectionFacts, wanted: &Wanted) -> Plan {
+        let disk = *self.shared.world.disk.borrow();
+        let mut plan = Plan::new();
+        for media in &facts.media {
+            let known = current.get(&media.mid);
+            let stream = media.streams.last();
+            if known.is_none() && (media.codecs.is_empty() || stream.is_none()) {
+                continue;
+            }
+            if known.is_none() && plan.len() + current.len() >= MOST_TRACKS {
+                continue;
+            }
+            let said = source_of(media.kind, media.msid_stream.as_deref(), wanted.metadata.as_ref());
+            // A file's name cannot follow a change of mind, so the first known purpose stays.
+            let source = known.map(|track| track.source).filter(|source| *source != Source::Unknown).unwrap_or(said);
+            // A ring that has ended and is not empty still holds media for the segment that reads it.
+            let sends = media.direction.sends() && stream.is_some_and(|ring| !ring.has_ended());
+            let (run, pause) = match stream {
+                _ if wanted.stop || !sends => (None, Some(Pause::SourceOff)),
+                Some(_) if !disk.allows(media.kind) => (None, Some(Pause::Disk)),
+                Some(ring) => (Some(StreamPlan { stream: ring.info.id, codec: ring.info.codec }), None),
+                None => (None, Some(Pause::SourceOff)),
+            };
+            let muted = is_muted(media, wanted.metadata.as_ref());
+            plan.insert(media.mid.clone(), TrackPlan { kind: media.kind, source, run, pause, muted });
+        }
+        // An m-line that vanished (a broken renegotiation) keeps its track, without a stream.
+        for (mid, track) in current {
+            plan.entry(mid.clone()).or_insert_with(|| TrackPlan {
+                run: None,
+                pause: Some(Pause::SourceOff),
+                ..track.clone()
+            });
+        }
+        plan
+    }
+
+    fn apply(&self, change: &Change, current: &Plan, next: &Plan, facts: &ConnectionFacts) {
+        match change {
+            Change::Add { mid } => self.add(mid, &next[mid]),
+            Change::Start { mid, run, because } => {
+                self.run_writer(mid, run, *because, facts);
+                self.tell_source(mid, next[mid].source, true, *because);
+            }
+            Change::Replace { mid, run, because } => {
+                self.run_writer(mid, run, *because, facts);
+                self.tell(mid, EventKind::DeviceChanged);
+            }
+            Change::Stop { mid, pause } => {
+                self.stop_writer(mid);
+                self.tell_pause(mid, next[mid].source, *pause);
+            }
+            Change::Update { .. } => {}
+            Change::Remove { mid } => self.stop_writer(mid),
+        }
+        let mid = match change {
+            Change::Add { mid }
+            | Change::Start { mid, .. }
+            | Change::Replace { mid, .. }
+            | Change::Stop { mid, .. }
+            | Change::Update { mid }
+            | Change::Remove { mid } => mid,
+        };
+        let was_muted = current.get(mid).is_some_and(|track| track.muted);
+        let is_muted = next.get(mid).is_some_and(|track| track.muted);
+        if was_muted != is_muted {
+            self.tell_mute(mid, is_muted);
+        }
+    }
+
+    /// Gives a track its id, its names and its writer's slot. No writer runs yet.
+    fn add(&self, mid: &Mid, plan: &TrackPlan) {
+        let shared = &self.shared;
+        let number = {
+            let mut counters = lock(&shared.counters);
+            let counter = counters.entry(plan.source.name()).or_insert(0);
+            *counter += 1;
+            *counter
+        };
+        let id = TrackId::new(format!("{}-{}-{number}", shared.participant, plan.source.name()));
+        let title = format!("{} {}", shared.display_name, plan.source.name());
+        let names = Arc::new(TrackNames {
+            track: id.clone(),
+            participant: shared.participant.clone(),
+            source: plan.source,
+            title,
+        });
+        shared.session.tell(Record::TrackAdded {
+            participant: shared.participant.clone(),
+            track: id.clone(),
+            source: plan.source.into(),
+            kind: plan.kind.into(),
+        });
+        let path = format!("{}/{id}", self.slot.path());
+        let slot = Slot::new(&shared.world, &shared.link, path, ActorKind::TrackWriter, plan.source.name().to_owned());
+        let writer = Arc::new(WriterShared {
+            world: Arc::clone(&shared.world),
+            mid: mid.clone(),
+            names: Arc::clone(&names),
+            session: shared.session.clone(),
+            sender_clock: Arc::clone(&shared.sender_clock),
+            link: Arc::default(),
+            parent: Arc::clone(&shared.link),
+            desired: Mutex::default(),
+            pause_cause: Mutex::default(),
+            current: Mutex::default(),
+            closing: Mutex::default(),
+            finished: Mutex::default(),
+            after_fault: std::sync::atomic::AtomicBool::new(false),
+        });
+        lock(&shared.tracks).insert(mid.clone(), TrackPlace { names, kind: plan.kind, slot, shared: writer });
+    }
+
+    fn run_writer(&self, mid: &Mid, run: &StreamPlan, because: OpenedBecause, facts: &ConnectionFacts) {
+        let Some(track) = lock(&self.shared.tracks).get(mid).cloned() else { return };
+        let Some(ring) = find_ring(facts, mid, run) else { return };
+        *lock(&track.shared.desired) = Desired::Run { ring, because };
+        if track.slot.check(self.shared.world.clock.now()) == Check::Empty {
+            start_writer(&track);
+        } else {
+            track.slot.nudge();
+        }
+    }
+
+    fn stop_writer(&self, mid: &Mid) {
+        let Some(track) = lock(&self.shared.tracks).get(mid).cloned() else { return };
+        *lock(&track.shared.desired) = Desired::Finalise;
+        track.slot.nudge();
+    }
+
+    /// Restarts writers that failed, and those that ended while they were wanted again.
+    fn keep_writers_running(&self) {
+        let now = self.shared.world.clock.now();
+        for track in self.shared.tracks() {
+            match track.slot.check(now) {
+                Check::RestartNow => {
+                    self.tell_track(&track, EventKind::ChildRestarted);
+                    start_writer(&track);
+                }
+                Check::Empty => {
+                    let wanted = matches!(*lock(&track.shared.desired), Desired::Run { .. });
+                    if wanted || !track.shared.is_idle() {
+                        start_writer(&track);
+                    }
+                }
+                // Its files are closed without it; what it would have written is lost, and the page says so.
+                Check::GivenUp => {
+                    if let Some(segment) = lock(&track.shared.current).take() {
+                        segment.control.finish(now);
+                    }
+                    lock(&track.shared.closing).retain(|segment| !segment.now().phase.is_over());
+                }
+                Check::Running | Check::Waiting => {}
+            }
+        }
+    }
+
+    /// Tells each writer what a pause that begins now would be put down to.
+    fn tell_causes(&self, plan: &Plan, facts: &ConnectionFacts) {
+        for (mid, track) in lock(&self.shared.tracks).iter() {
+            let Some(planned) = plan.get(mid) else { continue };
+            let cause = match (facts.state, planned.muted, planned.kind) {
+                (ConnectionState::Disconnected, _, _) => Some(GapCause::Reconnect),
+                (_, true, MediaKind::Audio) => Some(GapCause::Muted),
+                (_, true, MediaKind::Video) => Some(GapCause::SourceOff),
+                (_, false, _) => None,
+            };
+            let changed = std::mem::replace(&mut *lock(&track.shared.pause_cause), cause) != cause;
+            if changed {
+                track.slot.nudge();
+            }
+        }
+    }
+
+    fn tell_mute(&self, mid: &Mid, muted: bool) {
+        let Some(track) = lock(&self.shared.tracks).get(mid).cloned() else { return };
+        let at_s = self.shared.session.now_s();
+        let state = match track.kind {
+            MediaKind::Audio => MediaState::Muted,
+            MediaKind::Video => MediaState::SourceOff,
+        };
+        let id = track.names.track.clone();
+        self.shared.session.tell(if muted {
+            Record::StateBegan { track: id, at_s, state: state.into() }
+        } else {
+            Record::StateEnded { track: id, at_s, state: state.into() }
+        });
+        self.tell_track(
+            &track,
+            match (track.kind, muted) {
+                (MediaKind::Audio, true) => EventKind::Muted,
+                (MediaKind::Audio, false) => EventKind::Unmuted,
+                (MediaKind::Video, true) => EventKind::CameraOff,
+                (MediaKind::Video, false) => EventKind::CameraOn,
+            },
+        );
+    }
+
+    fn tell_source(&self, mid: &Mid, source: Source, on: bool, because: OpenedBecause) {
+        if because == OpenedBecause::SourceOn
+            && let Some(track) = lock(&self.shared.tracks).get(mid).cloned()
+        {
+            let at_s: Seconds = self.shared.session.now_s();
+            self.shared.session.tell(Record::StateEnded {
+                track: track.names.track.clone(),
+                at_s,
+                state: MediaState::SourceOff.into(),
+            });
+        }
+        let kind = match (source, on) {
+            (Source::Camera, true) => EventKind::CameraOn,
+            (Source::Camera, false) => EventKind::CameraOff,
+            (Source::Screen, true) => EventKind::ScreenOn,
+            (Source::Screen, false) => EventKind::ScreenOff,
+            (Source::Microphone | Source::ScreenAudio | Source::Unknown, _) => return,
+        };
+        self.tell(mid, kind);
+    }
+
+    fn tell_pause(&self, mid: &Mid, source: Source, pause: Pause) {
+        match pause {
+            Pause::Disk => {
+                self.tell(mid, EventKind::DiskLow);
+                let now = self.shared.world.clock.utc_micros();
+                let what = format!("{}'s {} stopped: the disk is nearly full", self.shared.display_name, source.name());
+                self.shared.world.board.happened(now, Severity::Warning, what);
+            }
+            Pause::SourceOff => {
+                if let Some(track) = lock(&self.shared.tracks).get(mid).cloned()
+                    && !lock(&self.shared.wanted).stop
+                {
+                    let at_s = self.shared.session.now_s();
+                    self.shared.session.tell(Record::StateBegan {
+                        track: track.names.track.clone(),
+                        at_s,
+                        state: MediaState::SourceOff.into(),
+                    });
+                    self.tell_source(mid, source, false, OpenedBecause::First);
+                }
+            }
+        }
+    }
+
+    fn tell(&self, mid: &Mid, kind: EventKind) {
+        if let Some(track) = lock(&self.shared.tracks).get(mid).cloned() {
+            self.tell_track(&track, kind);
+        }
+    }
+
+    fn tell_track(&self, track: &TrackPlace, kind: EventKind) {
+        let at_s = self.shared.session.now_s();
+        self.shared.session.tell(event(at_s, kind, Some(&self.shared.participant), Some(&track.names.track)));
+    }
+}
+
+fn start_writer(track: &TrackPlace) {
+    let shared = Arc::clone(&track.shared);
+    let slot = Arc::clone(&track.slot);
+    track.slot.start(move |_| TrackWriterActor::new(shared, slot));
+}
+
+fn find_ring(facts: &ConnectionFacts, mid: &Mid, run: &StreamPlan) -> Option<Arc<TrackRing>> {
+    let media = facts.media.iter().find(|media| media.mid == *mid)?;
+    media.streams.iter().find(|ring| ring.info.id == run.stream).map(Arc::clone)
+}
+
+/// As signalled (MSC3291). The flags of a screen share without an entry are not ours to guess.
+fn is_muted(media: &RemoteMedia, metadata: Option<&StreamMetadata>) -> bool {
+    let Some(note) = metadata.zip(media.msid_stream.as_ref()).and_then(|(map, stream)| map.get(stream)) else {
+        return false;
+    };
+    if note.purpose == Purpose::Other {
+        return false;
+    }
+    match media.kind {
+        MediaKind::Audio => note.audio_muted,
+        MediaKind::Video => note.video_muted,
+    }
+}
+
+impl Actor for PeerActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        self.shared.link.connect(context.address().recipient());
+        // Facts are levels: any change means one look.
+        let mut connection = self.shared.connection.clone();
+        let link = Arc::clone(&self.shared.link);
+        context.spawn(actix::fut::wrap_future(async move {
+            while connection.changed().await.is_ok() {
+                link.nudge();
+            }
+        }));
+        let mut disk = self.shared.world.disk.clone();
+        let link = Arc::clone(&self.shared.link);
+        context.spawn(actix::fut::wrap_future(async move {
+            while disk.changed().await.is_ok() {
+                link.nudge();
+            }
+        }));
+        tick_every_second(context);
+        context.notify(Nudge);
+    }
+}
+
+impl Handler<Nudge> for PeerActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Nudge, context: &mut Self::Context) {
+        self.reconcile(context);
+    }
+}

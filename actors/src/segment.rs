@@ -1,0 +1,154 @@
+//! Segments: what a track writer orders from the pumps, and what it may know of one.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use recorder_core::ids::{ConnectionId, Mid, ParticipantId, SegmentId, TrackId};
+use recorder_core::manifest::{GapCause, Ledger, OpenedBecause};
+use recorder_core::media::Source;
+use recorder_core::time::BootTime;
+use recorder_core::timeline::SenderClock;
+use tokio::sync::watch;
+
+use crate::ring::TrackRing;
+use crate::session::SessionHandle;
+
+/// What a track's files are named after. The session gives the names themselves.
+#[derive(Debug)]
+pub struct TrackNames {
+    pub track: TrackId,
+    pub participant: ParticipantId,
+    pub source: Source,
+    /// For people, in the file's title.
+    pub title: String,
+}
+
+/// How a segment fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SegmentPhase {
+    /// No frame has been written; there is no file yet.
+    #[default]
+    Waiting,
+    Writing,
+    /// What is queued goes to the disk.
+    Finishing,
+    /// On disk, synced, in the journal.
+    Closed,
+    /// The file was closed as it was and repaired; a next segment may go on.
+    Failed(String),
+}
+
+impl SegmentPhase {
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::Closed | Self::Failed(_))
+    }
+}
+
+/// All that may be known of a segment, as of now.
+#[derive(Clone, Debug, Default)]
+pub struct SegmentFacts {
+    pub phase: SegmentPhase,
+    pub file: Option<String>,
+    /// Files this order has opened: more than one where parameter sets changed.
+    pub files: u32,
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+    pub frames: u64,
+    pub bytes: u64,
+    pub media_seconds: f64,
+    pub ledger: Ledger,
+    pub bits_per_second: u64,
+    pub last_frame: Option<BootTime>,
+}
+
+/// What the writer tells the pump while it runs. Levels, not edges.
+#[derive(Debug, Default)]
+pub struct SegmentControl {
+    finish: AtomicBool,
+    muted: AtomicBool,
+    /// Index into [`GapCause`] of what a pause would be put down to; 0 = unknown.
+    cause: AtomicU8,
+    /// `BootTime` nanoseconds of the newest request to finish; for figures.
+    finish_at: AtomicU64,
+}
+
+impl SegmentControl {
+    /// Take what is in the ring, then close the file.
+    pub fn finish(&self, now: BootTime) {
+        self.finish_at.store(now.as_nanos(), Ordering::Relaxed);
+        self.finish.store(true, Ordering::Release);
+    }
+
+    pub fn is_finishing(&self) -> bool {
+        self.finish.load(Ordering::Acquire)
+    }
+
+    /// What a pause that begins now would be put down to.
+    pub fn set_pause_cause(&self, cause: Option<GapCause>) {
+        let code = match cause {
+            Some(GapCause::Muted) => 1,
+            Some(GapCause::SourceOff) => 2,
+            Some(GapCause::Held) => 3,
+            Some(GapCause::Reconnect) => 4,
+            _ => 0,
+        };
+        // A pause is judged when it ends, by the strongest cause there was during it.
+        if code == 0 {
+            self.muted.store(false, Ordering::Relaxed);
+        } else {
+            self.muted.store(true, Ordering::Relaxed);
+            self.cause.store(code, Ordering::Relaxed);
+        }
+    }
+
+    /// Pump only, when media came back: the cause noted since the last call.
+    pub fn take_pause_cause(&self) -> Option<GapCause> {
+        let code = self.cause.load(Ordering::Relaxed);
+        if !self.muted.load(Ordering::Relaxed) {
+            self.cause.store(0, Ordering::Relaxed);
+        }
+        match code {
+            1 => Some(GapCause::Muted),
+            2 => Some(GapCause::SourceOff),
+            3 => Some(GapCause::Held),
+            4 => Some(GapCause::Reconnect),
+            _ => None,
+        }
+    }
+}
+
+/// An order for one segment.
+pub struct SegmentOrder {
+    pub id: SegmentId,
+    pub ring: Arc<TrackRing>,
+    pub names: Arc<TrackNames>,
+    pub opened_because: OpenedBecause,
+    pub connection: ConnectionId,
+    pub mid: Mid,
+    /// One clock for all tracks of a participant's connection.
+    pub sender_clock: Arc<Mutex<SenderClock>>,
+    pub session: SessionHandle,
+    /// Session folder, relative to the recordings directory.
+    pub folder: PathBuf,
+}
+
+/// A running segment.
+#[derive(Clone)]
+pub struct SegmentHandle {
+    pub id: SegmentId,
+    pub ring: Arc<TrackRing>,
+    pub facts: watch::Receiver<Arc<SegmentFacts>>,
+    pub control: Arc<SegmentControl>,
+}
+
+impl SegmentHandle {
+    pub fn now(&self) -> Arc<SegmentFacts> {
+        Arc::clone(&self.facts.borrow())
+    }
+}
+
+/// The pumps as the tree sees them.
+pub trait SegmentPlane: Send + Sync + 'static {
+    fn start(&self, order: SegmentOrder) -> SegmentHandle;
+}

@@ -1,0 +1,112 @@
+//! From slots and manifests to what the board shows and the room is told.
+
+use recorder_core::call::Saved;
+use recorder_core::manifest::Manifest;
+
+use crate::call::CallShared;
+use crate::observe::{CallSnapshot, ParticipantSnapshot, TrackSnapshot};
+use crate::peer::{PeerShared, TrackPlace};
+use crate::ports::RoomFacts;
+use crate::session::SessionHandle;
+use crate::supervise::lock;
+
+/// A call for the page.
+pub(crate) fn call(
+    shared: &CallShared,
+    state: &str,
+    room: &RoomFacts,
+    session: Option<&SessionHandle>,
+    peer: Option<&PeerShared>,
+) -> CallSnapshot {
+    let folder = session.map(|session| session.folder().display().to_string()).unwrap_or_default();
+    CallSnapshot {
+        key: shared.key,
+        session_id: session.map(|session| session.session_id().to_string()).unwrap_or_default(),
+        call_kind: "one_to_one".to_owned(),
+        room_id: shared.room.clone(),
+        room_name: room.name.clone(),
+        encrypted: room.encrypted,
+        state: state.to_owned(),
+        started_utc_micros: shared.started_utc_micros,
+        folder,
+        participants: peer.map(|peer| participant(shared, peer)).into_iter().collect(),
+    }
+}
+
+fn participant(shared: &CallShared, peer: &PeerShared) -> ParticipantSnapshot {
+    let plan = lock(&peer.plan).clone();
+    ParticipantSnapshot {
+        id: peer.participant.to_string(),
+        user_id: Some(shared.caller.clone()),
+        device_id: None,
+        display_name: Some(peer.display_name.clone()),
+        present: true,
+        tracks: peer
+            .tracks()
+            .iter()
+            .map(|place| track(place, plan.get(&place.shared.mid).is_some_and(|track| track.muted), peer))
+            .collect(),
+    }
+}
+
+fn track(place: &TrackPlace, muted: bool, peer: &PeerShared) -> TrackSnapshot {
+    let mut sum = lock(&place.shared.finished).clone();
+    let current = lock(&place.shared.current).clone();
+    let closing = lock(&place.shared.closing).clone();
+    for segment in closing.iter().chain(current.iter()) {
+        let facts = segment.now();
+        sum.segments += facts.files;
+        sum.frames += facts.frames;
+        sum.bytes += facts.bytes;
+        sum.media_seconds += facts.media_seconds;
+        sum.received += facts.ledger.received;
+        sum.recovered += facts.ledger.recovered;
+        sum.lost += facts.ledger.lost;
+        sum.dropped_by_us += facts.ledger.dropped_by_us;
+    }
+    let facts = current.as_ref().map(|segment| segment.now());
+    let now = peer.world.clock.now();
+    let live = facts
+        .as_ref()
+        .and_then(|facts| facts.last_frame)
+        .is_some_and(|last| now.saturating_since(last).as_secs() < 2);
+    TrackSnapshot {
+        id: place.names.track.to_string(),
+        source: place.names.source,
+        kind: place.kind,
+        codec: current.as_ref().map(|segment| segment.ring.info.codec),
+        width: facts.as_ref().and_then(|facts| facts.width),
+        height: facts.as_ref().and_then(|facts| facts.height),
+        bits_per_second: facts.as_ref().map_or(0, |facts| facts.bits_per_second),
+        media_seconds: sum.media_seconds,
+        bytes: sum.bytes,
+        frames: sum.frames,
+        received: sum.received,
+        recovered: sum.recovered,
+        lost: sum.lost,
+        dropped_by_us: sum.dropped_by_us,
+        muted,
+        live,
+        file: facts.and_then(|facts| facts.file.clone()),
+        segments: sum.segments,
+    }
+}
+
+/// What a finished session holds, in the words of the message to the room.
+pub(crate) fn saved(manifest: &Manifest) -> Saved {
+    let mut saved = Saved::default();
+    let mut first = f64::MAX;
+    let mut last = 0.0_f64;
+    for track in manifest.participants.iter().flat_map(|participant| &participant.tracks) {
+        if track.segments.iter().any(|segment| segment.frames > 0) {
+            saved.streams += 1;
+        }
+        for segment in &track.segments {
+            saved.bytes += segment.bytes;
+            first = first.min(segment.start_s.as_f64());
+            last = last.max(segment.end_s.as_f64());
+        }
+    }
+    saved.duration_s = if saved.streams == 0 { 0.0 } else { last - first };
+    saved
+}

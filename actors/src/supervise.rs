@@ -1,0 +1,279 @@
+//! Supervision: slots that own a child's place, generations, restart budgets, exits from join handles.
+//!
+//! actix restarts nothing after a panic and tells nobody, so a parent keeps a [`Slot`] per child. The slot's watcher
+//! awaits the child's join handle, writes down how it ended and nudges the parent, who reconciles. A slot outlives the
+//! child in it, and, being shared, also the parent: a fresh parent finds its children where they were.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use actix::{Actor, Addr, AsyncContext, Context, Message, Recipient};
+use arc_swap::ArcSwapOption;
+use recorder_core::ids::Generation;
+use recorder_core::restart::{RestartBudget, RestartVerdict};
+use recorder_core::time::BootTime;
+
+use crate::observe::{ActorKind, ActorSnapshot, ActorState, Severity, Totals};
+use crate::world::World;
+
+/// Something changed: look at the shared state. Carries nothing, so losing one of many loses nothing; parents also
+/// look once a second.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Nudge;
+
+/// How an actor's life ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It was done.
+    Normal,
+    /// It gave up on a fault and said which.
+    Failed(String),
+    Panicked(String),
+    /// Its task was dropped with the runtime.
+    Cancelled,
+}
+
+/// Where nudges for an actor go: its newest value, if one lives.
+#[derive(Default)]
+pub struct Link {
+    target: ArcSwapOption<Recipient<Nudge>>,
+}
+
+impl Link {
+    pub fn connect(&self, recipient: Recipient<Nudge>) {
+        self.target.store(Some(Arc::new(recipient)));
+    }
+
+    /// Never blocks. A full mailbox holds a nudge already.
+    pub fn nudge(&self) {
+        if let Some(target) = self.target.load_full() {
+            let _ = target.try_send(Nudge);
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("connected", &self.target.load().is_some()).finish()
+    }
+}
+
+/// What a parent is to do about a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Nothing was ever started, or it ended as it should.
+    Empty,
+    Running,
+    /// It ended by a fault and its back-off is over: start a fresh value.
+    RestartNow,
+    /// It ended by a fault and waits.
+    Waiting,
+    /// Its budget is used up.
+    GivenUp,
+}
+
+struct Place<A: Actor> {
+    addr: Option<Addr<A>>,
+    generation: Generation,
+    budget: RestartBudget,
+    state: ActorState,
+    restart_at: Option<BootTime>,
+    restarts: u64,
+    last_error: Option<String>,
+    since_utc_micros: i64,
+    /// Set by the child before it stops itself because of a fault.
+    fault: Option<String>,
+    name: String,
+}
+
+/// A child's place in the tree.
+pub struct Slot<A: Actor> {
+    path: String,
+    kind: ActorKind,
+    world: Arc<World>,
+    parent: Arc<Link>,
+    place: Mutex<Place<A>>,
+}
+
+impl<A> Slot<A>
+where
+    A: Actor<Context = Context<A>> + actix::Handler<Nudge>,
+{
+    pub fn new(world: &Arc<World>, parent: &Arc<Link>, path: String, kind: ActorKind, name: String) -> Arc<Self> {
+        Arc::new(Self {
+            path,
+            kind,
+            world: Arc::clone(world),
+            parent: Arc::clone(parent),
+            place: Mutex::new(Place {
+                addr: None,
+                generation: Generation(0),
+                budget: RestartBudget::new(world.settings.restart),
+                state: ActorState::Starting,
+                restart_at: None,
+                restarts: 0,
+                last_error: None,
+                since_utc_micros: 0,
+                fault: None,
+                name,
+            }),
+        })
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Starts a fresh value in this place; `make` gets its generation.
+    pub fn start(self: &Arc<Self>, make: impl FnOnce(Generation) -> A) {
+        let context = Context::<A>::new();
+        let addr = context.address();
+        let generation = {
+            let mut place = self.lock();
+            if place.restart_at.take().is_some() {
+                place.restarts += 1;
+                Totals::count(&self.world.board.totals.actor_restarts);
+            }
+            place.generation = place.generation.next();
+            place.addr = Some(addr);
+            place.state = ActorState::Running;
+            place.fault = None;
+            place.since_utc_micros = self.world.clock.utc_micros();
+            self.publish(&place);
+            place.generation
+        };
+        let running = actix::spawn(context.into_future(make(generation)));
+        let slot = Arc::clone(self);
+        actix::spawn(async move {
+            let exit = match running.await {
+                Ok(()) => Exit::Normal,
+                Err(error) if error.is_panic() => Exit::Panicked(panic_text(&*error.into_panic())),
+                Err(_) => Exit::Cancelled,
+            };
+            slot.exited(generation, exit);
+            slot.parent.nudge();
+        });
+    }
+
+    pub fn addr(&self) -> Option<Addr<A>> {
+        self.lock().addr.clone()
+    }
+
+    pub fn generation(&self) -> Generation {
+        self.lock().generation
+    }
+
+    pub fn nudge(&self) {
+        if let Some(addr) = self.addr() {
+            let _ = addr.try_send(Nudge);
+        }
+    }
+
+    /// The child says, before it stops itself, that it stops because of a fault.
+    pub fn fault(&self, why: impl Into<String>) {
+        self.lock().fault = Some(why.into());
+    }
+
+    pub fn rename(&self, name: &str) {
+        let mut place = self.lock();
+        if place.name != name {
+            name.clone_into(&mut place.name);
+            self.publish(&place);
+        }
+    }
+
+    /// What the parent is to do at `now`.
+    pub fn check(&self, now: BootTime) -> Check {
+        let place = self.lock();
+        match place.state {
+            ActorState::Running | ActorState::Stopping => Check::Running,
+            ActorState::Failed => Check::GivenUp,
+            ActorState::Restarting if place.restart_at.is_some_and(|at| at <= now) => Check::RestartNow,
+            ActorState::Restarting => Check::Waiting,
+            ActorState::Starting | ActorState::Stopped => Check::Empty,
+        }
+    }
+
+    /// Takes the place off the board.
+    pub fn remove(&self) {
+        self.world.board.remove_subtree(&self.path);
+    }
+
+    fn exited(&self, generation: Generation, exit: Exit) {
+        let mut place = self.lock();
+        if place.generation != generation {
+            Totals::count(&self.world.board.totals.stale_messages);
+            return;
+        }
+        place.addr = None;
+        let exit = match (exit, place.fault.take()) {
+            (Exit::Normal, Some(fault)) => Exit::Failed(fault),
+            (exit, _) => exit,
+        };
+        match exit {
+            Exit::Normal | Exit::Cancelled => place.state = ActorState::Stopped,
+            Exit::Panicked(why) | Exit::Failed(why) => {
+                tracing::error!(actor = %self.path, generation = generation.0, error = %why, "an actor failed");
+                let now = self.world.clock.now();
+                match place.budget.fault(now) {
+                    RestartVerdict::RestartAfter(wait) => {
+                        place.state = ActorState::Restarting;
+                        place.restart_at = Some(now + wait);
+                        let parent = Arc::clone(&self.parent);
+                        actix::spawn(async move {
+                            tokio::time::sleep(wait).await;
+                            parent.nudge();
+                        });
+                    }
+                    RestartVerdict::GiveUp => {
+                        place.state = ActorState::Failed;
+                        Totals::count(&self.world.board.totals.actors_given_up);
+                    }
+                }
+                let what = format!("{} ({}) failed: {why}", place.name, self.kind.name());
+                self.world.board.happened(self.world.clock.utc_micros(), Severity::Warning, what);
+                place.last_error = Some(why);
+            }
+        }
+        self.publish(&place);
+    }
+
+    fn publish(&self, place: &Place<A>) {
+        self.world.board.put_actor(ActorSnapshot {
+            path: self.path.clone(),
+            kind: self.kind,
+            name: place.name.clone(),
+            state: place.state,
+            generation: place.generation,
+            restarts: place.restarts,
+            last_error: place.last_error.clone(),
+            since_utc_micros: place.since_utc_micros,
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Place<A>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A panic's message, whatever it was thrown with.
+pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panic".to_owned())
+}
+
+/// Looks each second, whether or not a nudge came.
+pub fn tick_every_second<A>(context: &mut Context<A>)
+where
+    A: Actor<Context = Context<A>> + actix::Handler<Nudge>,
+{
+    context.run_interval(std::time::Duration::from_secs(1), |_, context| context.notify(Nudge));
+}
+
+/// Locks, also after a panic elsewhere: shared state is only ever replaced whole, so it is never half written.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

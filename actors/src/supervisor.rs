@@ -1,0 +1,297 @@
+//! SupervisorActor: one. Decides which invites are answered, routes signals, owns the calls' slots, beats the heart.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
+use recorder_core::call::{
+    CallDesk, CallEnd, CallSignal, DeskAction, OneToOne, Refusal, RoomEvent, is_call_event,
+};
+use recorder_core::ids::CallKey;
+use tokio::sync::watch;
+
+use crate::call::{CallActor, CallInput, CallShared};
+use crate::observe::{ActorKind, Severity, Totals};
+use crate::supervise::{Check, Link, Nudge, Slot, lock, tick_every_second};
+use crate::testing::{Point, visit};
+use crate::world::World;
+
+/// Refused senders that are logged by name; later ones are only counted.
+const MOST_REFUSED: usize = 1024;
+
+/// Room events of one sync batch, in order. The sender awaits the answer, so that at most one batch is in the mailbox.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Deliver {
+    pub events: Vec<Delivery>,
+    /// The batch is over: pending invites are decided.
+    pub batch_over: bool,
+}
+
+#[derive(Debug)]
+pub struct Delivery {
+    pub event: RoomEvent,
+    /// The sender is on the allow-list.
+    pub allowed: bool,
+}
+
+/// Refuse new calls and end those that run.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ShutDown;
+
+#[derive(Clone)]
+struct CallPlace {
+    slot: Arc<Slot<CallActor>>,
+    shared: Arc<CallShared>,
+}
+
+/// What the tree holds at its root: outlives the SupervisorActor, belongs to whoever runs the tree.
+pub struct SupervisorShared {
+    pub world: Arc<World>,
+    pub link: Arc<Link>,
+    desk: Mutex<CallDesk>,
+    calls: Mutex<BTreeMap<CallKey, CallPlace>>,
+    shutting_down: AtomicBool,
+    running: watch::Sender<usize>,
+    refused: Mutex<std::collections::HashSet<String>>,
+}
+
+impl SupervisorShared {
+    pub fn new(world: &Arc<World>, desk: CallDesk) -> Arc<Self> {
+        Arc::new(Self {
+            world: Arc::clone(world),
+            link: Arc::default(),
+            desk: Mutex::new(desk),
+            calls: Mutex::default(),
+            shutting_down: AtomicBool::new(false),
+            running: watch::Sender::new(0),
+            refused: Mutex::default(),
+        })
+    }
+
+    /// How many calls the tree holds.
+    pub fn running(&self) -> watch::Receiver<usize> {
+        self.running.subscribe()
+    }
+
+    /// A call of an earlier process was hung up: its invite is not to be answered.
+    pub fn mark_ended(&self, room: &str, call_id: &str) {
+        lock(&self.desk).mark_ended(room, call_id);
+    }
+}
+
+pub struct SupervisorActor {
+    shared: Arc<SupervisorShared>,
+    slot: Arc<Slot<Self>>,
+}
+
+impl SupervisorActor {
+    pub fn new(shared: Arc<SupervisorShared>, slot: Arc<Slot<Self>>) -> Self {
+        Self { shared, slot }
+    }
+
+    fn reconcile(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let now = shared.world.clock.now();
+        shared.world.board.tree_heartbeat.store(now.as_nanos(), Ordering::Relaxed);
+        shared.world.board.media_heartbeat.store(shared.world.media.heartbeat().as_nanos(), Ordering::Relaxed);
+        let places: Vec<_> = lock(&shared.calls).iter().map(|(key, place)| (*key, place.clone())).collect();
+        for (key, place) in places {
+            if place.shared.is_done() {
+                if place.slot.check(now) != Check::Running {
+                    self.forget(key, &place);
+                }
+                continue;
+            }
+            match place.slot.check(now) {
+                Check::RestartNow | Check::Empty => start_call(&place),
+                Check::GivenUp => {
+                    let what = "A call was given up: its actor failed too often";
+                    shared.world.board.happened(shared.world.clock.utc_micros(), Severity::Error, what);
+                    place.shared.abandon();
+                }
+                Check::Running | Check::Waiting => {}
+            }
+        }
+    }
+
+    fn forget(&self, key: CallKey, place: &CallPlace) {
+        lock(&self.shared.calls).remove(&key);
+        lock(&self.shared.desk).ended(key);
+        place.slot.remove();
+        self.shared.world.board.remove_call(key);
+        self.count_running();
+    }
+
+    fn count_running(&self) {
+        self.shared.running.send_replace(lock(&self.shared.calls).len());
+    }
+
+    fn event(&self, delivery: Delivery) {
+        let Delivery { event, allowed } = delivery;
+        let board = &self.shared.world.board;
+        if is_call_event(&event.event_type) {
+            match CallSignal::parse(&event) {
+                Ok(signal) => {
+                    Totals::count(&board.totals.signals_handled);
+                    let now = self.shared.world.clock.now();
+                    let actions = lock(&self.shared.desk).signal(signal, allowed, now);
+                    self.perform(actions);
+                }
+                Err(error) => {
+                    tracing::debug!(event_id = %event.event_id, %error, "a call event cannot be read");
+                    Totals::count(&board.totals.signals_ignored);
+                }
+            }
+            return;
+        }
+        match event.event_type.as_str() {
+            "m.room.member" => {
+                let membership = event.content.get("membership").and_then(serde_json::Value::as_str);
+                let user = event.content.get("_state_key").and_then(serde_json::Value::as_str);
+                if let (Some("leave" | "ban"), Some(user)) = (membership, user) {
+                    self.tell_room(&event.room, || CallInput::UserLeft(user.to_owned()));
+                }
+            }
+            "m.room.tombstone" => self.tell_room(&event.room, || CallInput::RoomUpgraded),
+            _ => {}
+        }
+    }
+
+    fn tell_room(&self, room: &str, input: impl Fn() -> CallInput) {
+        let keys = lock(&self.shared.desk).calls_in(room);
+        let calls = lock(&self.shared.calls).clone();
+        for place in keys.iter().filter_map(|key| calls.get(key)) {
+            place.shared.tell(input());
+        }
+    }
+
+    fn perform(&self, actions: Vec<DeskAction>) {
+        for action in actions {
+            match action {
+                DeskAction::Start { key, invite, early } => self.start(key, &invite, early),
+                DeskAction::Forward { key, signal } => {
+                    let place = lock(&self.shared.calls).get(&key).cloned();
+                    if let Some(place) = place {
+                        place.shared.tell(CallInput::Signal(signal));
+                    }
+                }
+                DeskAction::Refuse { invite, why } => self.refuse(&invite, why),
+                DeskAction::Ignore { event_id, why } => {
+                    tracing::debug!(%event_id, ?why, "a call event is ignored");
+                    Totals::count(&self.shared.world.board.totals.signals_ignored);
+                }
+            }
+        }
+    }
+
+    fn start(&self, key: CallKey, invite: &CallSignal, early: Vec<CallSignal>) {
+        if self.shared.shutting_down.load(Ordering::Acquire) {
+            self.refuse(invite, Refusal::Busy);
+            lock(&self.shared.desk).ended(key);
+            return;
+        }
+        tracing::info!(call = %key, caller = %invite.sender, room = %invite.room, "a call is answered");
+        let shared = CallShared::new(&self.shared.world, &self.shared.link, key, invite);
+        let path = format!("{}/{key}", self.slot.path());
+        let slot = Slot::new(&self.shared.world, &self.shared.link, path, ActorKind::Call, invite.room.clone());
+        let place = CallPlace { slot, shared };
+        lock(&self.shared.calls).insert(key, place.clone());
+        self.count_running();
+        start_call(&place);
+        for signal in early {
+            place.shared.tell(CallInput::Signal(Box::new(signal)));
+        }
+    }
+
+    fn refuse(&self, invite: &CallSignal, why: Refusal) {
+        let world = &self.shared.world;
+        match why {
+            Refusal::NotAllowed => {
+                Totals::count(&world.board.totals.calls_refused_not_allowed);
+                let mut refused = lock(&self.shared.refused);
+                if refused.len() < MOST_REFUSED && refused.insert(invite.sender.clone()) {
+                    tracing::warn!(
+                        caller = %invite.sender,
+                        "a call was rejected because its sender is not in matrix.allow"
+                    );
+                    let what = format!("A call of {} was rejected: not in matrix.allow", invite.sender);
+                    world.board.happened(world.clock.utc_micros(), Severity::Warning, what);
+                }
+            }
+            Refusal::Busy => {
+                Totals::count(&world.board.totals.calls_refused_busy);
+                tracing::warn!(caller = %invite.sender, "a call was rejected because calls.max are running");
+            }
+        }
+        let event = OneToOne::refuse(invite, &world.settings.device);
+        let sending = world.signalling.send(
+            invite.room.clone(),
+            event.event_type.to_owned(),
+            event.content,
+            std::time::Duration::from_secs(10),
+        );
+        actix::spawn(async move {
+            if let Err(error) = sending.await {
+                tracing::debug!(%error, "a rejection could not be sent");
+            }
+        });
+    }
+}
+
+fn start_call(place: &CallPlace) {
+    let (shared, slot) = (Arc::clone(&place.shared), Arc::clone(&place.slot));
+    place.slot.start(move |_| CallActor::new(shared, slot));
+}
+
+impl Actor for SupervisorActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        self.shared.link.connect(context.address().recipient());
+        tick_every_second(context);
+        context.notify(Nudge);
+    }
+}
+
+impl Handler<Nudge> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Nudge, context: &mut Self::Context) {
+        self.reconcile();
+        if self.shared.shutting_down.load(Ordering::Acquire) && lock(&self.shared.calls).is_empty() {
+            context.stop();
+        }
+    }
+}
+
+impl Handler<Deliver> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, batch: Deliver, _: &mut Self::Context) {
+        visit(Point::SupervisorHandler, self.slot.path());
+        for delivery in batch.events {
+            self.event(delivery);
+        }
+        if batch.batch_over {
+            let now = self.shared.world.clock.now();
+            let actions = lock(&self.shared.desk).batch_end(now);
+            self.perform(actions);
+        }
+    }
+}
+
+impl Handler<ShutDown> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: ShutDown, context: &mut Self::Context) {
+        self.shared.shutting_down.store(true, Ordering::Release);
+        let calls = lock(&self.shared.calls).clone();
+        for place in calls.values() {
+            place.shared.tell(CallInput::Stop(CallEnd::Shutdown));
+        }
+        context.notify(Nudge);
+    }
+}

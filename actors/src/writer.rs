@@ -1,0 +1,227 @@
+//! TrackWriterActor: one per stream of a participant. Orders segments from the pumps, watches them, opens the next.
+//!
+//! It owns no file and no reader: the running segment lies in its slot, so a panic here leaves file and pump as they
+//! are, and the next generation adopts them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
+use recorder_core::ids::Mid;
+use recorder_core::manifest::{GapCause, OpenedBecause};
+use recorder_core::timeline::SenderClock;
+
+use crate::ring::TrackRing;
+use crate::segment::{SegmentHandle, SegmentOrder, SegmentPhase, TrackNames};
+use crate::session::SessionHandle;
+use crate::supervise::{Link, Nudge, Slot, lock, tick_every_second};
+use crate::testing::{Point, visit};
+use crate::world::World;
+
+/// Segments that may still be closing while the newest runs. More mean a disk that does not keep up; then the next one
+/// waits for the oldest.
+const MOST_CLOSING: usize = 64;
+
+/// What the parent wants of a writer.
+#[derive(Clone, Debug, Default)]
+pub enum Desired {
+    /// Close what runs, then end.
+    #[default]
+    Finalise,
+    /// Write this stream.
+    Run { ring: Arc<TrackRing>, because: OpenedBecause },
+}
+
+/// Counts of segments that are over, so that a track's figures only ever grow.
+#[derive(Clone, Debug, Default)]
+pub struct Finished {
+    pub segments: u32,
+    pub frames: u64,
+    pub bytes: u64,
+    pub media_seconds: f64,
+    pub received: u64,
+    pub recovered: u64,
+    pub lost: u64,
+    pub dropped_by_us: u64,
+}
+
+/// A writer's slot content: outlives the actor, belongs to the PeerActor.
+pub struct WriterShared {
+    pub world: Arc<World>,
+    pub mid: Mid,
+    pub names: Arc<TrackNames>,
+    pub session: SessionHandle,
+    pub sender_clock: Arc<Mutex<SenderClock>>,
+    pub link: Arc<Link>,
+    /// Nudged when something the page or the parent cares for changed.
+    pub parent: Arc<Link>,
+    pub desired: Mutex<Desired>,
+    pub pause_cause: Mutex<Option<GapCause>>,
+    pub current: Mutex<Option<SegmentHandle>>,
+    pub closing: Mutex<Vec<SegmentHandle>>,
+    pub finished: Mutex<Finished>,
+    /// The last segment failed: the next one says so.
+    pub after_fault: AtomicBool,
+}
+
+impl WriterShared {
+    /// Nothing is being written or closed.
+    pub fn is_idle(&self) -> bool {
+        lock(&self.current).is_none() && lock(&self.closing).is_empty()
+    }
+
+    fn count_finished(&self, segment: &SegmentHandle) {
+        let facts = segment.now();
+        let mut sum = lock(&self.finished);
+        sum.segments += facts.files;
+        sum.frames += facts.frames;
+        sum.bytes += facts.bytes;
+        sum.media_seconds += facts.media_seconds;
+        sum.received += facts.ledger.received;
+        sum.recovered += facts.ledger.recovered;
+        sum.lost += facts.ledger.lost;
+        sum.dropped_by_us += facts.ledger.dropped_by_us;
+    }
+}
+
+pub struct TrackWriterActor {
+    shared: Arc<WriterShared>,
+    slot: Arc<Slot<Self>>,
+}
+
+impl TrackWriterActor {
+    pub fn new(shared: Arc<WriterShared>, slot: Arc<Slot<Self>>) -> Self {
+        Self { shared, slot }
+    }
+
+    fn reconcile(&mut self, context: &mut Context<Self>) {
+        visit(Point::WriterHandler, self.slot.path());
+        self.collect_closed();
+        let desired = lock(&self.shared.desired).clone();
+        match desired {
+            Desired::Finalise => {
+                self.close_current();
+                if self.shared.is_idle() {
+                    context.stop();
+                }
+            }
+            Desired::Run { ring, because } => self.run(&ring, because, context),
+        }
+    }
+
+    /// Brings the running segment in line with the wanted stream.
+    fn run(&mut self, ring: &Arc<TrackRing>, because: OpenedBecause, context: &mut Context<Self>) {
+        let current = lock(&self.shared.current).clone();
+        if let Some(segment) = current {
+            if segment.ring.info.id == ring.info.id {
+                match segment.now().phase.clone() {
+                    SegmentPhase::Failed(why) => {
+                        self.shared.count_finished(&segment);
+                        *lock(&self.shared.current) = None;
+                        self.shared.after_fault.store(true, Ordering::Release);
+                        // A fresh value goes on from the ring, if the budget allows.
+                        self.slot.fault(why);
+                        context.stop();
+                    }
+                    // The stream ended and its file is closed; the parent's plan will say so too.
+                    SegmentPhase::Closed => {}
+                    SegmentPhase::Waiting | SegmentPhase::Writing | SegmentPhase::Finishing => {
+                        segment.control.set_pause_cause(*lock(&self.shared.pause_cause));
+                    }
+                }
+                return;
+            }
+            self.close_current();
+        }
+        if lock(&self.shared.closing).len() >= MOST_CLOSING {
+            return;
+        }
+        let because = match self.shared.after_fault.swap(false, Ordering::AcqRel) {
+            true => OpenedBecause::WriterRestarted,
+            false => because,
+        };
+        self.open(ring, because, context);
+    }
+
+    fn open(&mut self, ring: &Arc<TrackRing>, because: OpenedBecause, context: &mut Context<Self>) {
+        let shared = &self.shared;
+        let segment = shared.world.segments.start(SegmentOrder {
+            id: shared.world.numbers.segment(),
+            ring: Arc::clone(ring),
+            names: Arc::clone(&shared.names),
+            opened_because: because,
+            connection: ring.info.connection,
+            mid: shared.mid.clone(),
+            sender_clock: Arc::clone(&shared.sender_clock),
+            session: shared.session.clone(),
+            folder: shared.session.folder().to_path_buf(),
+        });
+        segment.control.set_pause_cause(*lock(&shared.pause_cause));
+        *lock(&shared.current) = Some(segment.clone());
+        self.watch(&segment, context);
+    }
+
+    /// Turns a segment's facts into nudges, for this value's life.
+    fn watch(&self, segment: &SegmentHandle, context: &mut Context<Self>) {
+        let mut facts = segment.facts.clone();
+        let link = Arc::clone(&self.shared.link);
+        context.spawn(actix::fut::wrap_future(async move {
+            let mut phase = facts.borrow_and_update().phase.clone();
+            while !phase.is_over() && facts.changed().await.is_ok() {
+                let newer = facts.borrow_and_update().phase.clone();
+                if newer != phase {
+                    phase = newer;
+                    link.nudge();
+                }
+            }
+        }));
+    }
+
+    fn close_current(&self) {
+        if let Some(segment) = lock(&self.shared.current).take() {
+            segment.control.finish(self.shared.world.clock.now());
+            lock(&self.shared.closing).push(segment);
+        }
+    }
+
+    fn collect_closed(&self) {
+        let mut over = Vec::new();
+        lock(&self.shared.closing).retain(|segment| {
+            let done = segment.now().phase.is_over();
+            if done {
+                over.push(segment.clone());
+            }
+            !done
+        });
+        for segment in &over {
+            self.shared.count_finished(segment);
+        }
+        if !over.is_empty() {
+            self.shared.parent.nudge();
+        }
+    }
+}
+
+impl Actor for TrackWriterActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        self.shared.link.connect(context.address().recipient());
+        // Adopt what an earlier generation left running.
+        let left: Vec<_> =
+            lock(&self.shared.current).iter().chain(lock(&self.shared.closing).iter()).cloned().collect();
+        for segment in left {
+            self.watch(&segment, context);
+        }
+        tick_every_second(context);
+        context.notify(Nudge);
+    }
+}
+
+impl Handler<Nudge> for TrackWriterActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Nudge, context: &mut Self::Context) {
+        self.reconcile(context);
+    }
+}
