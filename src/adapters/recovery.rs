@@ -95,3 +95,6 @@ fn session_folders(dir: &Path, depth: usize) -> io::Result<Vec<PathBuf>> {
     found.sort();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;
