@@ -61,6 +61,11 @@ export class Caller {
     return lines.split('\n').length;
   }
 
+  /** Adds one line of our own to such a file. */
+  async note(file, entry) {
+    await appendFile(file, `${JSON.stringify(entry)}\n`);
+  }
+
   async close() {
     await this.do('logout').catch(() => {});
     await this.page.close().catch(() => {});

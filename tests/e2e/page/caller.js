@@ -4,7 +4,7 @@ import * as sdk from 'matrix-js-sdk';
 import { logger } from 'matrix-js-sdk/lib/logger';
 
 import { configureMedia, installDevices, setSilent } from './media.js';
-import { connections, installTruth, preferCodecs, takeTruth } from './truth.js';
+import { connections, installTruth, keepBytes, preferCodecs, takeTruth } from './truth.js';
 
 installDevices();
 installTruth();
@@ -139,6 +139,7 @@ window.caller = {
   hold: (on) => call.setRemoteOnHold(on),
   restartIce: () => call.peerConn.restartIce(),
   setSilent,
+  keepBytes,
   stats: plainStats,
   remoteDescription: () => call.peerConn.remoteDescription?.sdp ?? null,
   localDescription: () => call.peerConn.localDescription?.sdp ?? null,

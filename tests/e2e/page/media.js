@@ -4,11 +4,15 @@
 export const BEEP_HZ = 2000;
 export const BEEP_SECONDS = 0.1;
 export const FLASH_MS = 133;
+// A sender gives a frame of sound the time at which it was complete, 20 ms after its first sample; a picture the time at
+// which it was taken. So the sound of one instant enters the encoder that much earlier.
+const SOUND_LEAD_SECONDS = 0.02;
 
 let context;
 let destination;
 let beepGain;
-let voice = { left: 440, right: 550, carrier: 0.05, beep: 0.5 };
+let master;
+let voice = { left: 440, right: 550, carrier: 0.05, beep: 0.5, noise: 0.01 };
 let picture = { width: 320, height: 180, framesPerSecond: 15 };
 const videoTimers = new Set();
 
@@ -39,7 +43,18 @@ async function startAudio() {
   beepGain.connect(merger, 0, 0);
   beepGain.connect(merger, 0, 1);
   beep.start();
-  merger.connect(destination);
+  // Without something broad an encoder has little to do for two tones.
+  const hiss = new AudioBuffer({ numberOfChannels: 2, length: 48_000, sampleRate: 48_000 });
+  for (const side of [0, 1]) {
+    const samples = hiss.getChannelData(side);
+    for (let i = 0; i < samples.length; i += 1) samples[i] = (Math.random() * 2 - 1) * voice.noise;
+  }
+  const noise = new AudioBufferSourceNode(context, { buffer: hiss, loop: true });
+  noise.start();
+  master = new GainNode(context);
+  merger.connect(master);
+  noise.connect(master);
+  master.connect(destination);
   scheduleBeeps();
 }
 
@@ -53,7 +68,7 @@ function scheduleBeeps() {
     if (seen.length > 100) seen.shift();
     if (nextSecond < wall) nextSecond = Math.ceil(wall + 0.1);
     if (nextSecond - wall > 0.25) return;
-    const at = nextSecond + Math.max(...seen);
+    const at = nextSecond - SOUND_LEAD_SECONDS + Math.max(...seen);
     beepGain.gain.setValueAtTime(voice.beep, at);
     beepGain.gain.setValueAtTime(0, at + BEEP_SECONDS);
     nextSecond += 1;
@@ -62,8 +77,7 @@ function scheduleBeeps() {
 
 /** Digital silence instead of tone and beep, without the track noticing. */
 export function setSilent(silent) {
-  if (!context) return;
-  for (const track of destination.stream.getAudioTracks()) track.enabled = !silent;
+  if (master) master.gain.value = silent ? 0 : 1;
 }
 
 function audioTrack() {

@@ -1,7 +1,5 @@
 // Ground truth: every sender gets a transform that passes frames through untouched and logs what they were.
 
-import { frameHashes } from './frame_hashes.js';
-
 let worker;
 let senderCount = 0;
 const connections = [];
@@ -63,6 +61,11 @@ function attach(connection, sender, transceiver) {
   transceiver.setCodecPreferences(codecs);
 }
 
+/** Whether the log holds the frames themselves (base64) and not only their hashes. */
+export function keepBytes(keep) {
+  worker.postMessage({ keepBytes: keep });
+}
+
 /** What was logged since the last call, for one connection or all; frames of other connections stay. */
 export async function takeTruth(connection) {
   await new Promise((resolve) => {
@@ -80,4 +83,4 @@ export async function takeTruth(connection) {
   });
 }
 
-export { connections, frameHashes };
+export { connections };

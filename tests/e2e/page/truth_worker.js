@@ -3,6 +3,7 @@
 import { frameHashes } from './frame_hashes.js';
 
 let log = [];
+let keepBytes = false;
 let pending = 0;
 const waiting = [];
 
@@ -22,6 +23,7 @@ async function record(sender, frame, bytes, metadata, at) {
     bytes: bytes.length,
     at,
     ...hashes,
+    ...(keepBytes && { data: btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join('')) }),
   };
   pending -= 1;
   if (pending === 0) flush();
@@ -52,6 +54,10 @@ self.onrtctransform = ({ transformer }) => {
 };
 
 self.onmessage = ({ data }) => {
+  if ('keepBytes' in data) {
+    keepBytes = data.keepBytes;
+    return;
+  }
   waiting.push(data.flush);
   if (pending === 0) flush();
 };
