@@ -23,8 +23,8 @@ pub struct ReceiverSettings {
     /// Payload bytes of one frame; a larger one counts as `incomplete_frame`.
     pub max_frame_bytes: usize,
     /// Packets held, each for itself: for reordering (when full, the oldest hole is given up), in the frame under
-    /// construction (when full, the frame is given up), in frames not yet polled (when full, a new frame is
-    /// `dropped_by_us`).
+    /// construction (when full, the frame is given up); and twice as many in frames not yet polled, so that a filled
+    /// hole can empty the buffer at once (when full, a new frame is `dropped_by_us`).
     pub max_buffered_packets: usize,
 }
 
@@ -465,7 +465,8 @@ impl TrackReceiver {
     }
 
     fn emit(&mut self, frame: EncodedFrame) {
-        if self.out_packets + u64::from(frame.packets) > self.settings.max_buffered_packets as u64 {
+        let room = 2 * (self.settings.max_buffered_packets as u64 + 1);
+        if self.out_packets + u64::from(frame.packets) > room {
             self.ledger.dropped_by_us += u64::from(frame.packets);
             self.discontinuity = true;
             self.continuity.reset();

@@ -191,7 +191,8 @@ impl ReorderBuffer {
     /// A long outage: the sequence ran on and the timestamp advanced with the clock on the wall.
     fn kept_pace(&self, packet: &RtpPacket, reference: u64) -> bool {
         let Some((timestamp, arrival)) = self.last else { return false };
-        if sequence_step(packet.sequence, reference) > MAX_OUTAGE || !self.held.is_empty() {
+        let step = packet.sequence.checked_sub(reference);
+        if step.is_none_or(|step| step > MAX_OUTAGE) || !self.held.is_empty() {
             return false;
         }
         let media_s = f64::from(packet.timestamp.wrapping_sub(timestamp)) / f64::from(self.clock_rate);
@@ -211,9 +212,9 @@ impl ReorderBuffer {
         } else if self.next.is_none()
             && self.held.keys().next().is_some_and(|first| sequence.saturating_add(1) < *first)
         {
-            // The start window showed an earlier beginning, so what lies between is missed as of now.
+            // The start window showed an earlier beginning: what lies between is missed since the first packet of all.
             let first = self.held.keys().next().copied().unwrap_or(sequence);
-            self.marks.push_front((first, packet.arrival));
+            self.marks.push_front((first, self.started.unwrap_or(packet.arrival)));
         }
         self.held.insert(sequence, packet);
     }
@@ -269,8 +270,4 @@ impl ReorderBuffer {
         let bit = sequence % HISTORY;
         self.seen[(bit / 64) as usize] >> (bit % 64) & 1 == 1
     }
-}
-
-fn sequence_step(sequence: u64, reference: u64) -> u64 {
-    sequence.saturating_sub(reference)
 }
