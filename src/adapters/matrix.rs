@@ -1,0 +1,308 @@
+//! The Matrix account: session, encryption, sync, invites, and what the calls send and hear.
+//!
+//! ```text
+//! homeserver ⇄ sync loop ─ room updates ─▶ courier (order, late keys, gaps) ─ Delivery ─▶ the calls
+//!                                             │ new invites                                  │ handled(batch)
+//!                                             ▼                                              ▼
+//!                                          invites (allow-list, greeting)              state directory
+//! ```
+//! The deliveries' queue is bounded ([`DELIVERIES`]); a slow consumer stops the sync, so the homeserver keeps the rest.
+
+mod account;
+pub mod allow;
+mod deliver;
+mod error;
+mod files;
+mod handled;
+mod identity;
+pub mod inbox;
+mod invites;
+mod send;
+mod sync;
+mod turn;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use matrix_sdk::ruma::{RoomId, UserId};
+use matrix_sdk::{Client, Room, RoomState, StateStore};
+use recorder_actors::observe::Board;
+use recorder_actors::ports::{Clock, TurnServer};
+use recorder_core::time::BootTime;
+use serde_json::Value;
+use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+pub use self::account::AccountSettings;
+pub use self::allow::{AllowError, AllowList};
+pub use self::error::{AccountError, ErrorClass};
+pub use self::send::SendError;
+
+/// Deliveries waiting for the consumer.
+pub const DELIVERIES: usize = 1024;
+
+/// What a room is told when the recorder joins it.
+#[derive(Clone, Debug, Default)]
+pub struct Greeting {
+    pub plain: String,
+    /// The same as HTML; empty for none.
+    pub html: String,
+}
+
+/// How the account fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountState {
+    pub user_id: String,
+    pub device_id: String,
+    pub homeserver: String,
+    /// The session is good as far as is known.
+    pub logged_in: bool,
+    /// `M_UNKNOWN_TOKEN` was answered; it does not come back without a new login.
+    pub token_revoked: bool,
+    /// A sync succeeded and its events are with the consumer.
+    pub first_sync_done: bool,
+    /// UTC microseconds of the last successful sync.
+    pub last_sync_utc_micros: Option<i64>,
+    pub last_error: Option<String>,
+}
+
+/// An event of a room, decrypted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoomEvent {
+    pub room_id: String,
+    pub event_id: String,
+    pub sender: String,
+    /// `m.call.invite`, …
+    pub event_type: String,
+    /// Present on state events.
+    pub state_key: Option<String>,
+    /// At most 256 kB of JSON; remote data, nothing about it is checked.
+    pub content: Value,
+    /// How old it was when it came (`unsigned.age`).
+    pub age_at_receipt: Duration,
+    /// When it came. An event that waited for its key keeps the time of its first arrival.
+    pub received_at: BootTime,
+    pub encrypted: bool,
+    /// The batch it was delivered in; decide after the batch's end (specification, "Voice over IP": a sync response is
+    /// taken in as a whole, because a hang-up may follow its invite).
+    pub batch: u64,
+}
+
+impl RoomEvent {
+    /// Its age at `now`.
+    pub fn age(&self, now: BootTime) -> Duration {
+        self.age_at_receipt.saturating_add(now.saturating_since(self.received_at))
+    }
+}
+
+/// What the consumer hears, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Delivery {
+    Event(Box<RoomEvent>),
+    /// All events of the batch were delivered; it may have been empty. Say [`MatrixAccount::handled`] when done.
+    BatchEnd {
+        batch: u64,
+    },
+}
+
+/// A room as people know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomDescription {
+    /// Name, alias or members, computed as clients do (specification, "Calculating the display name for a room").
+    pub name: String,
+    pub encrypted: bool,
+    pub joined_members: u64,
+}
+
+/// A running account. Cheap to clone; all clones are the same account.
+#[derive(Clone)]
+pub struct MatrixAccount {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    state: watch::Receiver<AccountState>,
+    handled: watch::Sender<u64>,
+    turn: turn::TurnCache,
+    stop: CancellationToken,
+    tasks: Mutex<JoinSet<()>>,
+    _lock: files::StoreLock,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl MatrixAccount {
+    /// Logs in or restores the session, sets encryption up, and begins to sync.
+    ///
+    /// The receiver hears events from the first sync on, those missed since the last run included.
+    pub async fn connect(
+        settings: &AccountSettings,
+        clock: Arc<dyn Clock>,
+        board: Arc<Board>,
+        greeting: Greeting,
+    ) -> Result<(Self, mpsc::Receiver<Delivery>), AccountError> {
+        if settings.allow.is_empty() {
+            warn!("matrix.allow is empty, so nobody can invite or be recorded; name users or servers there");
+        }
+        let account::LoggedIn { client, lock, password } = Box::pin(account::log_in(settings)).await?;
+        Box::pin(identity::secure(&client, settings, password.as_deref())).await;
+        drop(password);
+
+        let (out, deliveries) = mpsc::channel(DELIVERIES);
+        let (done, taken) = mpsc::channel(1);
+        let (handled, acknowledged) = watch::channel(0);
+        let news = Arc::new(Notify::new());
+        let stop = CancellationToken::new();
+        let (state, state_seen) = watch::channel(initial_state(&client));
+        board.account.store(Arc::new(state.borrow().snapshot()));
+
+        // Subscribed before the first sync, so that no response is missed.
+        let updates = client.subscribe_to_all_room_updates();
+        let progress = settings.state_dir.join("inbox.json");
+        let courier = deliver::Courier::new(
+            client.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&board),
+            out,
+            Arc::clone(&news),
+            progress,
+        );
+        let courier = Box::pin(courier).await;
+        let inputs = deliver::Inputs { updates, done: taken, acknowledged };
+        let invites = invites::Invites {
+            client: client.clone(),
+            board: Arc::clone(&board),
+            allow: settings.allow.clone(),
+            greeting,
+            news,
+            stop: stop.clone(),
+        };
+        let syncing =
+            sync::SyncLoop { client: client.clone(), clock, board, state, done, stop: stop.clone() };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Box::pin(courier.run(inputs)));
+        tasks.spawn(Box::pin(invites.run()));
+        tasks.spawn(Box::pin(syncing.run()));
+
+        let turn = turn::TurnCache::default();
+        let tasks = Mutex::new(tasks);
+        let shared = Shared { client, state: state_seen, handled, turn, stop, tasks, _lock: lock };
+        Ok((Self { shared: Arc::new(shared) }, deliveries))
+    }
+
+    pub fn user_id(&self) -> String {
+        self.shared.client.user_id().map(ToString::to_string).unwrap_or_default()
+    }
+
+    pub fn device_id(&self) -> String {
+        self.shared.client.device_id().map(ToString::to_string).unwrap_or_default()
+    }
+
+    pub fn state(&self) -> watch::Receiver<AccountState> {
+        self.shared.state.clone()
+    }
+
+    /// Everything up to and including `batch` is dealt with and need not be delivered again after a restart.
+    pub fn handled(&self, batch: u64) {
+        self.shared.handled.send_if_modified(|last| {
+            let later = batch > *last;
+            *last = batch.max(*last);
+            later
+        });
+    }
+
+    /// Sends an event, encrypted in an encrypted room. Tried again after 429, 5xx and silence until `limit` has passed.
+    /// Returns the event id.
+    pub async fn send(
+        &self,
+        room_id: &str,
+        event_type: &str,
+        content: Value,
+        limit: Duration,
+    ) -> Result<String, SendError> {
+        send::send(&self.room(room_id)?, event_type, content, limit).await
+    }
+
+    /// Sends an `m.notice`. `html` may be empty; the users of `mentions` are notified.
+    pub async fn send_notice(
+        &self,
+        room_id: &str,
+        plain: &str,
+        html: &str,
+        mentions: &[&str],
+        limit: Duration,
+    ) -> Result<String, SendError> {
+        self.send(room_id, "m.room.message", send::notice(plain, html, mentions), limit).await
+    }
+
+    /// The homeserver's TURN servers, none if it has none or does not answer within 3 s. Cached.
+    pub async fn turn_servers(&self) -> Vec<TurnServer> {
+        self.shared.turn.servers(&self.shared.client).await
+    }
+
+    pub async fn room_info(&self, room_id: &str) -> Option<RoomDescription> {
+        let room = self.room(room_id).ok()?;
+        let name =
+            room.display_name().await.map(|name| name.to_string()).unwrap_or_else(|_| room_id.to_owned());
+        let encrypted = room.latest_encryption_state().await.is_ok_and(|state| state.is_encrypted());
+        Some(RoomDescription { name, encrypted, joined_members: room.joined_members_count() })
+    }
+
+    /// The name a user has in a room, if they chose one. Remote text.
+    pub async fn member_name(&self, room_id: &str, user_id: &str) -> Option<String> {
+        let room = self.room(room_id).ok()?;
+        let user = UserId::parse(user_id).ok()?;
+        let member = room.get_member_no_sync(&user).await.ok()??;
+        member.display_name().map(str::to_owned)
+    }
+
+    /// Leaves a room, and only this one.
+    pub async fn leave_room(&self, room_id: &str) -> Result<(), SendError> {
+        use matrix_sdk::ruma::api::client::membership::leave_room;
+        let room = self.room(room_id)?;
+        let request = leave_room::v3::Request::new(room.room_id().to_owned());
+        let left = self.shared.client.send(request).await;
+        left.map(drop).map_err(|error| match error::fault_of_http(&error) {
+            error::Fault::TokenRevoked => SendError::TokenRevoked,
+            error::Fault::Refused { code, .. } => SendError::Refused { code },
+            fault => SendError::Internal { detail: fault.to_string() },
+        })
+    }
+
+    /// Stops syncing and saves what was handled. Sending goes on working.
+    pub async fn stop(&self) {
+        self.shared.stop.cancel();
+        let mut tasks = self.shared.tasks.lock().await;
+        while tasks.join_next().await.is_some() {}
+    }
+
+    fn room(&self, room_id: &str) -> Result<Room, SendError> {
+        let absent = || SendError::NotInRoom { room: room_id.chars().take(255).collect() };
+        let id = <&RoomId>::try_from(room_id).map_err(|_| absent())?;
+        let room = self.shared.client.get_room(id).ok_or_else(absent)?;
+        if room.state() == RoomState::Joined { Ok(room) } else { Err(absent()) }
+    }
+}
+
+fn initial_state(client: &Client) -> AccountState {
+    AccountState {
+        user_id: client.user_id().map(ToString::to_string).unwrap_or_default(),
+        device_id: client.device_id().map(ToString::to_string).unwrap_or_default(),
+        homeserver: client.homeserver().to_string(),
+        logged_in: true,
+        ..AccountState::default()
+    }
+}
+
+/// The sync token the SDK would go on from.
+async fn stored_sync_token(client: &Client) -> Option<String> {
+    let value = client.state_store().get_kv_data(matrix_sdk::store::StateStoreDataKey::SyncToken).await;
+    value.ok().flatten().and_then(|value| value.into_sync_token())
+}

@@ -1,0 +1,120 @@
+//! Cross-signing and recovery: set up at the first login, taken up from a recovery key, never reset.
+//!
+//! Nothing here keeps the recorder from working: it goes on unverified and says what an admin can do.
+
+use std::io::Write;
+use std::time::Duration;
+
+use matrix_sdk::Client;
+use matrix_sdk::encryption::recovery::RecoveryState;
+use matrix_sdk::ruma::api::client::uiaa;
+use tracing::{info, warn};
+
+use super::account::AccountSettings;
+use super::error::{fault_of, innermost};
+use super::files;
+
+/// For everything together; key uploads are a handful of requests.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// Name of the recovery key's file in the state directory, mode 0600.
+const RECOVERY_KEY: &str = "recovery-key";
+
+pub(super) async fn secure(client: &Client, settings: &AccountSettings, password: Option<&str>) {
+    let work = Box::pin(secure_now(client, settings, password));
+    if tokio::time::timeout(TIME_LIMIT, work).await.is_err() {
+        warn!("setting up cross-signing took too long, it is tried again at the next start");
+    }
+}
+
+async fn secure_now(client: &Client, settings: &AccountSettings, password: Option<&str>) {
+    let encryption = client.encryption();
+    encryption.wait_for_e2ee_initialization_tasks().await;
+    if !has_identity(client).await {
+        recover(client, settings).await;
+    }
+    if !has_identity(client).await {
+        bootstrap(client, password).await;
+    }
+    if !has_identity(client).await {
+        warn!(
+            "the account has a cross-signing identity whose secrets are not here, so the recorder stays unverified; \
+             write its recovery key into a file, name it in matrix.recovery_key_file and start again \
+             (nothing is reset by itself)"
+        );
+        return;
+    }
+    enable_recovery(client, settings).await;
+}
+
+async fn has_identity(client: &Client) -> bool {
+    client.encryption().cross_signing_status().await.is_some_and(|status| status.is_complete())
+}
+
+/// Takes the identity's secrets from the account's secret storage.
+async fn recover(client: &Client, settings: &AccountSettings) {
+    let own = settings.state_dir.join(RECOVERY_KEY);
+    let (key, path) = match &settings.recovery_key_file {
+        Some(path) => ("matrix.recovery_key_file", path.as_path()),
+        None if own.exists() => ("the saved recovery key", own.as_path()),
+        None => return,
+    };
+    let recovery_key = match files::secret(key, path) {
+        Ok(recovery_key) => recovery_key,
+        Err(error) => return warn!(%error, "no recovery"),
+    };
+    match client.encryption().recovery().recover(recovery_key.trim()).await {
+        Ok(()) => info!("cross-signing identity recovered"),
+        Err(error) => warn!(
+            cause = innermost(&error),
+            file = %path.display(),
+            "the recovery key does not open the account's secrets; check that it is the newest one"
+        ),
+    }
+}
+
+/// Makes an identity if the account has none at all.
+async fn bootstrap(client: &Client, password: Option<&str>) {
+    let encryption = client.encryption();
+    let Err(error) = encryption.bootstrap_cross_signing_if_needed(None).await else { return };
+    let done = match (error.as_uiaa_response(), password, client.user_id()) {
+        (Some(info), Some(password), Some(user)) => {
+            let user = uiaa::UserIdentifier::Matrix(uiaa::MatrixUserIdentifier::new(user.to_string()));
+            let mut proof = uiaa::Password::new(user, password.to_owned());
+            proof.session = info.session.clone();
+            encryption.bootstrap_cross_signing(Some(uiaa::AuthData::Password(proof))).await
+        }
+        _ => Err(error),
+    };
+    if let Err(error) = done {
+        warn!(fault = %fault_of(&error), "cross-signing could not be set up, it is tried again at the next start");
+    }
+}
+
+/// Puts a new identity's secrets into secret storage and the recovery key into the state directory, once.
+async fn enable_recovery(client: &Client, settings: &AccountSettings) {
+    let path = settings.state_dir.join(RECOVERY_KEY);
+    let recovery = client.encryption().recovery();
+    if settings.recovery_key_file.is_some() || path.exists() || recovery.state() != RecoveryState::Disabled {
+        return;
+    }
+    // The file is there before the key is, so that a key never exists without a place to write it.
+    let mut file = match files::create_once(&path) {
+        Ok(file) => file,
+        Err(error) => {
+            return warn!(%error, file = %path.display(), "no recovery, its key could not be written");
+        }
+    };
+    match recovery.enable().await {
+        Ok(key) => match writeln!(file, "{key}").and_then(|()| file.sync_all()) {
+            Ok(()) => {
+                info!(file = %path.display(), "cross-signing set up, keep the recovery key in a safe place")
+            }
+            Err(error) => warn!(%error, file = %path.display(), "the recovery key could not be written"),
+        },
+        Err(error) => {
+            warn!(cause = innermost(&error), "recovery is not enabled, it is tried again at the next start");
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+}
