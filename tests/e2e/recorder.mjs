@@ -34,7 +34,7 @@ export class Recorder {
   static async prepare(directory, { homeserver, user, allow, changes = {} }) {
     const recorder = new Recorder();
     recorder.directory = directory;
-    recorder.recordings = path.join(directory, 'recordings');
+    recorder.recordings = changes.recordings?.directory ?? path.join(directory, 'recordings');
     recorder.webPort = await freePort();
     recorder.url = `http://127.0.0.1:${recorder.webPort}`;
     await mkdir(recorder.recordings, { recursive: true, mode: 0o750 });

@@ -18,12 +18,13 @@ import { startTurn } from './turn.mjs';
 export class World {
   /**
    * options: `turn` start a TURN server, `proxied` put a proxy before the homeserver, `changes` to the recorder's settings,
-   * `strangers` names that are not on its allow-list, `recorder: false` for none, `log(text)` for progress.
+   * `recorder: false` for none, `directory` to work in one that stays, `log(text)` for progress.
    */
   static async start(options = {}) {
     const world = new World();
     const log = options.log ?? (() => {});
-    world.directory = await mkdtemp(path.join(tmpdir(), 'recorder-e2e-'));
+    world.keep = Boolean(options.directory || process.env.KEEP);
+    world.directory = options.directory ?? (await mkdtemp(path.join(tmpdir(), 'recorder-e2e-')));
     world.truthFile = path.join(world.directory, 'truth.jsonl');
     await writeFile(world.truthFile, '');
     world.browsers = new Map();
@@ -165,9 +166,8 @@ export class World {
       await quietly(this.synapse?.stop());
       await quietly(this.turn?.stop());
       await quietly(this.pages?.close());
-      if (process.env.KEEP) {
-        console.error(`kept: ${this.directory}`);
-      } else {
+      if (process.env.KEEP) console.error(`kept: ${this.directory}`);
+      if (!this.keep) {
         await rm(this.directory, { recursive: true, force: true, maxRetries: 3 });
       }
     })();

@@ -157,6 +157,19 @@ window.caller = {
     return taken.map((frame) => JSON.stringify({ call_id, user_id: client.getUserId(), ...frame })).join('\n');
   },
 
+  /** An offer of real audio and video whose connection is not used, for invites sent by hand. */
+  async makeOffer() {
+    const connection = new RTCPeerConnection();
+    connection.addTransceiver('audio');
+    connection.addTransceiver('video');
+    const { sdp } = await connection.createOffer();
+    await connection.setLocalDescription({ type: 'offer', sdp });
+    await eventually('its candidates', () => connection.iceGatheringState === 'complete');
+    const whole = connection.localDescription.sdp;
+    connection.close();
+    return whole;
+  },
+
   async send(roomId, text) {
     return (await client.sendTextMessage(roomId, text)).event_id;
   },

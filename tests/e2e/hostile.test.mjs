@@ -1,0 +1,159 @@
+// Callers who must not, and invites that nobody should send. A good call goes on beside all of it.
+
+import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+
+import { assertRight, countsAfter, seconds } from './expect.mjs';
+import { badOffers, candidateBatches, hostileIds, offerOf } from './invites.mjs';
+import { leave, until } from './processes.mjs';
+import { World } from './world.mjs';
+
+describe('bad input', () => {
+  let world;
+  let good;
+  let goodCall;
+  let raw;
+  let room;
+
+  before(async () => {
+    world = await World.start();
+    good = await world.caller('ada');
+    goodCall = await good.call(await good.roomWith(world.recorderId, { encrypted: true }));
+    raw = await world.synapse.login(await world.user('ben'), 'raw');
+    room = await raw.createRoom({ invite: [world.recorderId] });
+    await until('the recorder in the room', async () => (await raw.members(room)).get(world.recorderId) === 'join');
+  });
+  after(() => leave());
+
+  const invite = (call_id, offer, more = {}) =>
+    raw.send(room, 'm.call.invite', {
+      call_id, party_id: raw.deviceId, version: '1', lifetime: 60_000, invitee: world.recorderId, offer, ...more,
+    });
+  const hangup = (call_id) =>
+    raw.send(room, 'm.call.hangup', { call_id, party_id: raw.deviceId, version: '1', reason: 'user_hangup' });
+  const said = async (type, call_id) =>
+    (await raw.recent(room, 200)).filter((event) =>
+      event.sender === world.recorderId && event.type === type && event.content.call_id === call_id);
+  const answered = (call_id) =>
+    until(`an answer to ${call_id.slice(0, 40)}`, async () => (await said('m.call.answer', call_id)).length > 0);
+
+  /** It takes calls, and the good one is still running. */
+  async function wellAfter() {
+    assert.ok(world.recorder.child.alive, 'the recorder is gone');
+    const offer = await offerOf(good);
+    const id = `after-${Math.random()}`;
+    await invite(id, offer);
+    await answered(id);
+    await hangup(id);
+    await until('only the good call', async () => {
+      const calls = await world.recorder.calls();
+      if (calls.length !== 1) throw new Error(`${calls.length} calls`);
+      return true;
+    }, { timeoutMs: 20_000 });
+    const health = await fetch(`${world.recorder.url}/healthz`);
+    assert.equal(health.status, 200, await health.text());
+    assert.equal(await good.do('state'), 'connected');
+  }
+
+  test('a call from someone who is not allowed is rejected and counted', async () => {
+    const mallory = await world.caller('mallory');
+    const shared = await good.do('createRoom', { invite: [world.recorderId, mallory.userId] });
+    await mallory.do('joinRoom', shared);
+    await mallory.do('waitForJoin', shared, world.recorderId);
+    await countsAfter(world.recorder, async () => {
+      await mallory.do('placeCall', shared, {});
+      await mallory.do('waitForState', 'ended', 10_000);
+    }, ({ calls_refused_not_allowed }) => calls_refused_not_allowed === 1);
+    assert.equal((await world.recorder.calls()).length, 1);
+    await mallory.close();
+  });
+
+  test('a room invite from someone who is not allowed is not accepted', async () => {
+    const mallory = await world.synapse.login(await world.user('mallory'), 'raw');
+    await countsAfter(world.recorder, () => mallory.createRoom({ invite: [world.recorderId] }),
+      ({ room_invites_refused }) => room_invites_refused >= 1);
+  });
+
+  test('an invite sent twice is answered once', async () => {
+    const offer = await offerOf(good);
+    await invite('replayed', offer);
+    await answered('replayed');
+    await invite('replayed', offer);
+    await hangup('replayed');
+    await wellAfter();
+    await invite('replayed', offer);
+    await wellAfter();
+    assert.equal((await said('m.call.answer', 'replayed')).length, 1);
+  });
+
+  test('an invite for someone else is left alone', async () => {
+    await invite('for-another', await offerOf(good), { invitee: '@somebody:localhost' });
+    await wellAfter();
+    assert.equal((await said('m.call.answer', 'for-another')).length, 0);
+  });
+
+  test('offers that cannot be used are refused and harm nothing', async () => {
+    for (const [name, sdp] of Object.entries(badOffers)) {
+      await invite(`bad ${name}`, { type: 'offer', sdp });
+    }
+    await invite('no offer', undefined);
+    await invite('offer is text', 'offer');
+    await invite('offer is a list', []);
+    await invite('type is wrong', { type: 'answer', sdp: (await offerOf(good)).sdp });
+    await invite('lifetime is text', await offerOf(good), { lifetime: 'long' });
+    await invite('version is a list', { type: 'offer', sdp: '' }, { version: [] });
+    for (const [name] of Object.entries(badOffers)) await hangup(`bad ${name}`);
+    await hangup('lifetime is text');
+    await wellAfter();
+    for (const name of ['nothing at all', 'no SDP', 'no media', 'a data channel only', 'unknown codecs']) {
+      assert.equal((await said('m.call.answer', `bad ${name}`)).length, 0, `${name} was answered`);
+    }
+  });
+
+  test('ten thousand candidates harm nothing', async () => {
+    await invite('many-candidates', await offerOf(good));
+    await answered('many-candidates');
+    for (const candidates of candidateBatches(10_000)) {
+      await raw.send(room, 'm.call.candidates', { call_id: 'many-candidates', party_id: raw.deviceId, version: '1', candidates });
+    }
+    await raw.send(room, 'm.call.candidates', {
+      call_id: 'many-candidates', party_id: raw.deviceId, version: '1',
+      candidates: [{ candidate: '' }, {}, null, 7, { candidate: 7 }, { candidate: 'candidate:broken' }, { candidate: 'x'.repeat(10_000) }],
+    });
+    await hangup('many-candidates');
+    await wellAfter();
+  });
+
+  test('ids with slashes, dots, NUL, emoji and ten thousand bytes choose no path', async () => {
+    const offer = await offerOf(good);
+    for (const id of hostileIds) await invite(id, offer, { party_id: id || 'x' });
+    for (const id of hostileIds) {
+      await raw.send(room, 'm.call.hangup', { call_id: id, party_id: id || 'x', version: '1', reason: 'user_hangup' });
+    }
+    await wellAfter();
+    const outside = (await readdir(world.recorder.directory)).sort();
+    assert.deepEqual(outside.filter((name) => !['recordings', 'store', 'password', 'passphrase', 'recorder.toml', 'recorder.log'].includes(name)), []);
+    for (const { directory } of await world.sessions()) {
+      assert.ok(path.relative(world.recorder.recordings, directory).split(path.sep).length === 2, directory);
+    }
+  });
+
+  test('a flood of invites is refused beyond the limit and ebbs away', async () => {
+    const offer = await offerOf(good);
+    const ids = Array.from({ length: 200 }, (_, at) => `flood-${at}`);
+    await countsAfter(world.recorder, async () => {
+      for (let at = 0; at < ids.length; at += 20) await Promise.all(ids.slice(at, at + 20).map((id) => invite(id, offer)));
+    }, (moved) => (moved.calls_answered ?? 0) + (moved.calls_refused_busy ?? 0) + (moved.signals_ignored ?? 0) >= 20, 30_000);
+    assert.ok((await world.recorder.calls()).length <= 20, 'more calls than calls.max');
+    for (let at = 0; at < ids.length; at += 20) await Promise.all(ids.slice(at, at + 20).map(hangup));
+    await wellAfter();
+  });
+
+  test('the good call was recorded whole', async () => {
+    await seconds(1);
+    const { directory } = await world.hangUp(good, goodCall.callId);
+    await assertRight(world, directory);
+  });
+});
