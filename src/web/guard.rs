@@ -40,7 +40,7 @@ impl Guard {
     /// `localhost`, and bare addresses, which no DNS answer can point elsewhere.
     fn host_allowed(&self, host: &str) -> bool {
         let name = match host.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or(rest),
+            Some(rest) => rest.split_once(']').map_or("", |(name, _)| name),
             None => host.split(':').next().unwrap_or(host),
         };
         let name = name.trim_end_matches('.').to_lowercase();

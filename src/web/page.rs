@@ -271,9 +271,9 @@ fn track_row(track: &TrackSnapshot) -> Markup {
 }
 
 fn happened(happenings: &[Arc<Happening>], utc: i64) -> Markup {
-    let (today, _) = words::date_and_time(utc);
+    let (today, now) = words::date_and_time(utc);
     html! {
-        div.card.log {
+        div.card.log data-now={ (today) "T" (now) "Z" } {
             @if happenings.is_empty() { p.more { "Nothing yet." } }
             @for happening in happenings.iter().take(HAPPENINGS) {
                 @let (date, time) = words::date_and_time(happening.utc_micros);

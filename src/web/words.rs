@@ -79,22 +79,23 @@ fn whole_seconds(seconds: f64) -> u64 {
 
 /// Decimal units: `431 MB`.
 pub(super) fn bytes(amount: u64) -> String {
-    scaled(amount, &["B", "kB", "MB", "GB", "TB", "PB"])
+    scaled(amount, &["B", "kB", "MB", "GB", "TB", "PB"], 100.0)
 }
 
 /// `1.4 Mbit/s`.
 pub(super) fn bit_rate(bits_per_second: u64) -> String {
-    scaled(bits_per_second, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s"])
+    scaled(bits_per_second, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s"], 10.0)
 }
 
-fn scaled(amount: u64, units: &[&str]) -> String {
+/// Below `whole`, one decimal.
+fn scaled(amount: u64, units: &[&str], whole: f64) -> String {
     let mut value = amount as f64;
     let mut unit = 0;
     while value >= 999.5 && unit + 1 < units.len() {
         value /= 1_000.0;
         unit += 1;
     }
-    if unit == 0 || value >= 99.95 {
+    if unit == 0 || value >= whole - 0.05 {
         format!("{value:.0} {}", units[unit])
     } else {
         format!("{value:.1} {}", units[unit])
@@ -191,7 +192,7 @@ mod tests {
             [bytes(0), bytes(999), bytes(3_140_000), bytes(431_000_000)],
             ["0 B", "999 B", "3.1 MB", "431 MB"]
         );
-        assert_eq!([bit_rate(34_000), bit_rate(1_400_000)], ["34.0 kbit/s", "1.4 Mbit/s"]);
+        assert_eq!([bit_rate(34_000), bit_rate(1_400_000)], ["34 kbit/s", "1.4 Mbit/s"]);
         assert_eq!(bytes(999_700), "1.0 MB");
         assert_eq!([count(1, "call"), count(2, "call"), count(0, "call")], ["1 call", "2 calls", "0 calls"]);
     }

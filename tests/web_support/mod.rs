@@ -154,13 +154,6 @@ impl Stream {
             }
         }
     }
-
-    /// The rest of the answer to a refused stream.
-    pub fn rest(&mut self, length: usize) -> String {
-        let mut bytes = vec![0; length];
-        let read = self.reader.read(&mut bytes).unwrap();
-        String::from_utf8_lossy(&bytes[..read]).into_owned()
-    }
 }
 
 fn actor(board: &Board, path: &str, kind: ActorKind, name: &str, minutes: i64) -> ActorSnapshot {

@@ -7,11 +7,13 @@
 
   // The server writes UTC; a reader wants the time on the wall.
   function localise(root) {
-    const today = new Date().toDateString();
+    const log = root.querySelector("[data-now]");
+    const today = log === null ? "" : new Date(log.dataset.now).toDateString();
     for (const node of root.querySelectorAll("time")) {
       const at = new Date(node.dateTime);
       const time = at.toLocaleTimeString([], { hourCycle: "h23" });
-      node.textContent = at.toDateString() === today ? time : `${at.toLocaleDateString()} ${time}`;
+      const day = at.toLocaleDateString([], { day: "numeric", month: "short" });
+      node.textContent = at.toDateString() === today ? time : `${day} ${time}`;
     }
   }
 

@@ -33,8 +33,7 @@ fn list(nodes: &[Node], utc: i64, depth: usize, left: &mut usize, class: &str) -
     html! {
         ul class=(class) {
             @for node in nodes {
-                @if *left > 0 {
-                    @let _ = { *left -= 1; };
+                @if take(left) {
                     li {
                         (line(&node.actor, utc))
                         @if !node.children.is_empty() && depth > 0 { (list(&node.children, utc, depth - 1, left, "")) }
@@ -43,6 +42,13 @@ fn list(nodes: &[Node], utc: i64, depth: usize, left: &mut usize, class: &str) -
             }
         }
     }
+}
+
+/// One of the lines that are left, if any is.
+fn take(left: &mut usize) -> bool {
+    let taken = *left > 0;
+    *left = left.saturating_sub(1);
+    taken
 }
 
 fn line(actor: &ActorSnapshot, utc: i64) -> Markup {
@@ -63,17 +69,14 @@ fn line(actor: &ActorSnapshot, utc: i64) -> Markup {
             bdi.name title=(name) { (name) }
             span.age {
                 @if actor.state != ActorState::Running { (words::actor_state(actor.state)) " · " }
-                @if actor.generation.0 > 1 { "generation " (actor.generation.0) " · " }
                 (words::age(age))
             }
         }
-        @if actor.restarts > 0 || actor.last_error.is_some() {
+        @if actor.generation.0 > 1 || actor.last_error.is_some() {
             div class={ "why " (colour) } {
-                @if actor.restarts > 0 { "restarted " (actor.restarts) "×" }
-                @if let Some(error) = &actor.last_error {
-                    @if actor.restarts > 0 { ": " }
-                    bdi { (words::tame(error, words::SENTENCE)) }
-                }
+                "generation " (actor.generation.0)
+                @if actor.restarts > 0 { ", restarted " (actor.restarts) "×" }
+                @if let Some(error) = &actor.last_error { ": " bdi { (words::tame(error, words::SENTENCE)) } }
             }
         }
     }

@@ -1,0 +1,167 @@
+//! The page as a browser gets it, without JavaScript.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod web_support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::rt::System;
+use recorder_actors::observe::{Board, Severity};
+use recorder_core::media::{Codec, Source};
+use web_support::{HandClock, NOW, busy_board, call, get, open_settings, participant, serve, track};
+
+#[test]
+fn one_look_tells_what_is_recorded_and_how_well() {
+    let clock = HandClock::new();
+    let page = serve(open_settings(), &busy_board(&clock), &clock);
+    let body = get(page.address, "/").body;
+    for text in [
+        "Synced with example.org, 4 s ago",
+        "3 calls, 4 streams",
+        "412 GB free on disk",
+        "Podcast, episode 41",
+        "encrypted room",
+        "00:42:17",
+        "VP8 · 1280×720 · 1.4 Mbit/s",
+        "431 MB",
+        "lost 2412 (1.9 %)",
+        "muted",
+        "generation 3, restarted 2×",
+        "write failed, input/output error",
+        "not on the allow-list",
+        "AGPL-3.0-or-later",
+        env!("CARGO_PKG_VERSION"),
+        concat!("href=\"", env!("CARGO_PKG_REPOSITORY"), "\""),
+    ] {
+        assert!(body.contains(text), "{text:?} is not on the page");
+    }
+}
+
+#[test]
+fn an_idle_recorder_says_what_to_do() {
+    let clock = HandClock::new();
+    let page = serve(open_settings(), &Board::new(), &clock);
+    let body = get(page.address, "/").body;
+    assert!(body.contains("Nothing is being recorded") && body.contains("Not logged in"), "{body}");
+}
+
+#[test]
+fn nothing_is_loaded_from_elsewhere_and_nothing_stands_inline() {
+    let clock = HandClock::new();
+    let page = serve(open_settings(), &busy_board(&clock), &clock);
+    let answer = get(page.address, "/");
+    for pattern in ["src=\"http", "src=\"//", "<style", "style=\"", "onclick", "<script>", "@import"] {
+        assert!(!answer.body.contains(pattern), "{pattern}");
+    }
+    let css = get(page.address, "/assets/status.css");
+    assert_eq!(css.header("content-type"), Some("text/css; charset=utf-8"));
+    assert!(!css.body.contains("url(") && !css.body.contains("@import"));
+    assert_eq!(get(page.address, "/assets/status.js").status, 200);
+    assert_eq!(get(page.address, "/assets/icon.svg").status, 200);
+}
+
+#[test]
+fn every_answer_carries_the_headers_that_fence_a_browser_in() {
+    let clock = HandClock::new();
+    let page = serve(open_settings(), &busy_board(&clock), &clock);
+    for path in ["/", "/api/v1/status", "/metrics", "/healthz", "/assets/status.js", "/nowhere"] {
+        let answer = get(page.address, path);
+        let policy = answer.header("content-security-policy").unwrap_or_default();
+        assert!(policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'none'"), "{path}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{path}");
+    }
+}
+
+#[test]
+fn hostile_names_are_escaped_tamed_and_cut() {
+    let clock = HandClock::new();
+    let board = busy_board(&clock);
+    let script = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&";
+    let long = "A".repeat(10_000);
+    let turned = "evil\u{202e}txt.exe\u{2066}\0\n\r<b>";
+    let tracks = vec![track("p1-camera-1", Source::Camera, Codec::Vp8, None, 1, 1)];
+    for (key, name) in [(10, script), (11, long.as_str()), (12, turned)] {
+        let mut call = call(key, name, 1, vec![participant("p1", name, name, tracks.clone())]);
+        call.call_kind = name.into();
+        call.state = name.into();
+        board.put_call(call);
+        let mut actor = board.actor("supervisor").unwrap().as_ref().clone();
+        actor.path = format!("supervisor/call-{key}");
+        actor.name = name.into();
+        actor.last_error = Some(name.into());
+        board.put_actor(actor);
+        board.happened(NOW, Severity::Error, name);
+    }
+    let mut account = board.account.load().as_ref().clone();
+    account.logged_in = false;
+    account.last_error = Some(script.into());
+    account.homeserver = Some(script.into());
+    board.account.store(Arc::new(account));
+
+    let page = serve(open_settings(), &board, &clock);
+    let body = get(page.address, "/").body;
+    assert!(!body.contains("<script>") && !body.contains("<img") && !body.contains("<b>"), "unescaped");
+    assert!(body.contains("&lt;script&gt;"), "the name is not shown at all");
+    assert!(!body.contains(&"A".repeat(301)), "not cut");
+    assert!(!body.contains(['\u{202e}', '\u{2066}', '\0']), "not tamed");
+    assert!(body.len() < 60_000, "{} bytes", body.len());
+    let json = get(page.address, "/api/v1/calls").json();
+    assert!(
+        json["calls"].as_array().unwrap().iter().any(|call| call["room_name"] == script),
+        "the API keeps names whole"
+    );
+}
+
+#[test]
+fn a_flood_of_participants_and_actors_makes_a_page_of_bounded_size() {
+    let clock = HandClock::new();
+    let board = busy_board(&clock);
+    let tracks: Vec<_> =
+        (0..100).map(|n| track(&format!("t{n}"), Source::Camera, Codec::Vp8, None, 1, 1)).collect();
+    for key in 0..300 {
+        let participants = vec![participant("p1", "x", "@x:y", tracks.clone()); 60];
+        board.put_call(call(key, "r", 1, participants));
+        for peer in 0..20 {
+            let mut actor = board.actor("supervisor").unwrap().as_ref().clone();
+            actor.path = format!("supervisor/call-{key}/p{peer}");
+            board.put_actor(actor);
+        }
+    }
+    let page = serve(open_settings(), &board, &clock);
+    let began = Instant::now();
+    let body = get(page.address, "/").body;
+    assert!(body.contains("and 200 calls more") && body.contains("and 10 participants more"), "not counted");
+    assert!(body.contains("and 80 streams more"), "not counted");
+    assert!(body.len() < 40_000_000, "{} bytes", body.len());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_taken_port_is_a_clear_fault() {
+    let clock = HandClock::new();
+    let first = serve(open_settings(), &Board::new(), &clock);
+    let mut settings = open_settings();
+    settings.listen = first.address;
+    let fault =
+        matrix_call_recorder::web::serve(settings, Board::new(), clock.clone()).err().unwrap().to_string();
+    assert!(fault.contains("web.listen") && fault.contains("set another one"), "{fault}");
+}
+
+#[test]
+fn after_the_end_the_port_is_free_again_and_streams_are_over() {
+    let clock = HandClock::new();
+    let page = serve(open_settings(), &busy_board(&clock), &clock);
+    let address = page.address;
+    let mut stream = web_support::Stream::open(address);
+    assert!(stream.section().is_some());
+    System::new().block_on(page.stop());
+    while stream.section().is_some() {}
+    let mut settings = open_settings();
+    settings.listen = address;
+    let again = serve(settings, &Board::new(), &clock);
+    assert_eq!(get(again.address, "/").status, 200);
+}
