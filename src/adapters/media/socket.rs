@@ -356,16 +356,24 @@ mod tests {
     fn an_arrival_is_the_kernels_and_not_the_readers() {
         let socket = Socket::bind(loopback()).expect("bind");
         let peer = UdpSocket::bind(loopback()).expect("bind");
-        peer.send_to(b"early", socket.local()).expect("send");
-        let sent = boot_time();
-        // Reading late must not move the arrival: that is what the stamp is for.
-        while boot_time().saturating_since(sent) < Duration::from_millis(60) {
-            std::hint::spin_loop();
-        }
         let mut batch = Batch::new();
-        receive_one(&socket, &mut batch);
-        let (datagram, _) = batch.iter().next().expect("datagram");
-        assert!(datagram.arrival.seconds_since(sent) < 0.02, "{}", datagram.arrival.seconds_since(sent));
+        let mut late = Vec::new();
+        // The kernel begins to stamp a moment after the first socket has asked for it.
+        for _ in 0..20 {
+            peer.send_to(b"early", socket.local()).expect("send");
+            let sent = boot_time();
+            while boot_time().saturating_since(sent) < Duration::from_millis(60) {
+                std::hint::spin_loop();
+            }
+            receive_one(&socket, &mut batch);
+            let (datagram, _) = batch.iter().next().expect("datagram");
+            let lateness = datagram.arrival.seconds_since(sent);
+            if lateness < 0.02 {
+                return;
+            }
+            late.push(lateness);
+        }
+        panic!("arrivals are those of the reader: {late:?}");
     }
 
     #[test]
