@@ -12,6 +12,7 @@ mod account;
 pub mod allow;
 mod deliver;
 mod error;
+mod event;
 mod files;
 mod handled;
 mod identity;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use matrix_sdk::ruma::{RoomId, UserId};
-use matrix_sdk::{Client, Room, RoomState, StateStore};
+use matrix_sdk::{Client, Room, RoomState};
 use recorder_actors::observe::Board;
 use recorder_actors::ports::{Clock, TurnServer};
 use recorder_core::time::BootTime;

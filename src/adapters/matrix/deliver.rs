@@ -23,13 +23,12 @@ use matrix_sdk::{Client, Room};
 use recorder_actors::observe::{Board, Totals};
 use recorder_actors::ports::Clock;
 use recorder_core::time::BootTime;
-use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use super::error::fault_of;
+use super::event::{Head, Stamp, is_wanted};
 use super::handled::Handled;
 use super::inbox::{Inbox, Lane, Limits, Taken};
 use super::{Delivery, RoomEvent};
@@ -429,118 +428,3 @@ impl Courier {
 
 /// The consumer is gone.
 struct Gone;
-
-/// Event types that the calls, the commands and the room's description need. Everything else is dropped unread.
-fn is_wanted(event_type: &str) -> bool {
-    event_type.starts_with("m.call.")
-        || event_type.starts_with("org.matrix.call.")
-        || matches!(
-            event_type,
-            "m.room.message"
-                | "m.reaction"
-                | "m.room.member"
-                | "m.room.name"
-                | "m.room.canonical_alias"
-                | "m.room.tombstone"
-                | "m.room.encryption"
-                | "m.room.power_levels"
-        )
-}
-
-#[derive(Deserialize)]
-struct Stamp {
-    event_id: String,
-    #[serde(default)]
-    origin_server_ts: i64,
-    #[serde(default)]
-    unsigned: Unsigned,
-}
-
-#[derive(Deserialize)]
-struct Head {
-    event_id: String,
-    sender: String,
-    #[serde(rename = "type")]
-    event_type: String,
-    #[serde(default)]
-    state_key: Option<String>,
-    #[serde(default)]
-    origin_server_ts: i64,
-    #[serde(default)]
-    unsigned: Unsigned,
-    #[serde(default)]
-    content: Value,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Unsigned {
-    age: Option<Value>,
-}
-
-impl Unsigned {
-    /// `unsigned.age` as the homeserver counts it, else by the clocks of two machines (specification, "Call event
-    /// liveness", prefers the former). Never negative.
-    fn age(&self, origin_server_ts: i64, utc_millis: i64) -> Duration {
-        let told = self.age.as_ref().and_then(Value::as_i64);
-        let millis = told.unwrap_or_else(|| utc_millis.saturating_sub(origin_server_ts));
-        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
-    }
-}
-
-impl Stamp {
-    fn age(&self, utc_millis: i64) -> Duration {
-        self.unsigned.age(self.origin_server_ts, utc_millis)
-    }
-}
-
-impl Head {
-    fn age(&self, utc_millis: i64) -> Duration {
-        self.unsigned.age(self.origin_server_ts, utc_millis)
-    }
-
-    fn into_event(self, room_id: String, age: Duration, received: BootTime, encrypted: bool) -> RoomEvent {
-        RoomEvent {
-            room_id,
-            event_id: self.event_id,
-            sender: self.sender,
-            event_type: self.event_type,
-            state_key: self.state_key,
-            content: self.content,
-            age_at_receipt: age,
-            received_at: received,
-            encrypted,
-            // Set when it is delivered.
-            batch: 0,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_age_is_the_homeservers_or_else_counted_and_never_negative() {
-        for (json, expected) in [
-            (r#"{"event_id":"$1","origin_server_ts":1000,"unsigned":{"age":700}}"#, 700),
-            (r#"{"event_id":"$1","origin_server_ts":1000,"unsigned":{"age":-5}}"#, 0),
-            (r#"{"event_id":"$1","origin_server_ts":1000,"unsigned":{"age":"x"}}"#, 4000),
-            (r#"{"event_id":"$1","origin_server_ts":1000}"#, 4000),
-            (r#"{"event_id":"$1","origin_server_ts":9000}"#, 0),
-            (r#"{"event_id":"$1","origin_server_ts":-9223372036854775808}"#, i64::MAX as u64),
-        ] {
-            let stamp: Stamp = serde_json::from_str(json).unwrap();
-            assert_eq!(stamp.age(5000), Duration::from_millis(expected), "{json}");
-        }
-    }
-
-    #[test]
-    fn call_events_of_both_names_are_wanted_and_receipts_are_not() {
-        assert!(is_wanted("m.call.invite"));
-        assert!(is_wanted("org.matrix.call.sdp_stream_metadata_changed"));
-        assert!(is_wanted("m.room.member"));
-        assert!(!is_wanted("m.room.encrypted"));
-        assert!(!is_wanted("m.sticker"));
-    }
-}

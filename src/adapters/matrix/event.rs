@@ -1,0 +1,132 @@
+//! Reading room events: which are wanted, how old they are.
+
+use std::time::Duration;
+
+use recorder_core::time::BootTime;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::RoomEvent;
+
+/// Event types that the calls, the commands and the room's description need. Everything else is dropped unread.
+pub(super) fn is_wanted(event_type: &str) -> bool {
+    event_type.starts_with("m.call.")
+        || event_type.starts_with("org.matrix.call.")
+        || matches!(
+            event_type,
+            "m.room.message"
+                | "m.reaction"
+                | "m.room.member"
+                | "m.room.name"
+                | "m.room.canonical_alias"
+                | "m.room.tombstone"
+                | "m.room.encryption"
+                | "m.room.power_levels"
+        )
+}
+
+/// As much of an event as its place in time needs.
+#[derive(Deserialize)]
+pub(super) struct Stamp {
+    pub(super) event_id: String,
+    #[serde(default)]
+    origin_server_ts: i64,
+    #[serde(default)]
+    unsigned: Unsigned,
+}
+
+/// An event as it came; every field is remote data.
+#[derive(Deserialize)]
+pub(super) struct Head {
+    pub(super) event_id: String,
+    pub(super) sender: String,
+    #[serde(rename = "type")]
+    pub(super) event_type: String,
+    #[serde(default)]
+    state_key: Option<String>,
+    #[serde(default)]
+    origin_server_ts: i64,
+    #[serde(default)]
+    unsigned: Unsigned,
+    #[serde(default)]
+    content: Value,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Unsigned {
+    age: Option<Value>,
+}
+
+impl Unsigned {
+    /// `unsigned.age` as the homeserver counts it, else by the clocks of two machines (specification, "Call event
+    /// liveness", prefers the former). Never negative.
+    fn age(&self, origin_server_ts: i64, utc_millis: i64) -> Duration {
+        let told = self.age.as_ref().and_then(Value::as_i64);
+        let millis = told.unwrap_or_else(|| utc_millis.saturating_sub(origin_server_ts));
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+}
+
+impl Stamp {
+    pub(super) fn age(&self, utc_millis: i64) -> Duration {
+        self.unsigned.age(self.origin_server_ts, utc_millis)
+    }
+}
+
+impl Head {
+    pub(super) fn age(&self, utc_millis: i64) -> Duration {
+        self.unsigned.age(self.origin_server_ts, utc_millis)
+    }
+
+    pub(super) fn into_event(
+        self,
+        room_id: String,
+        age: Duration,
+        received: BootTime,
+        encrypted: bool,
+    ) -> RoomEvent {
+        RoomEvent {
+            room_id,
+            event_id: self.event_id,
+            sender: self.sender,
+            event_type: self.event_type,
+            state_key: self.state_key,
+            content: self.content,
+            age_at_receipt: age,
+            received_at: received,
+            encrypted,
+            // Set when it is delivered.
+            batch: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_is_the_homeservers_or_else_counted_and_never_negative() {
+        for (json, expected) in [
+            (r#"{"event_id":"$1","origin_server_ts":1000,"unsigned":{"age":700}}"#, 700),
+            (r#"{"event_id":"$1","origin_server_ts":1000,"unsigned":{"age":-5}}"#, 0),
+            (r#"{"event_id":"$1","origin_server_ts":1000,"unsigned":{"age":"x"}}"#, 4000),
+            (r#"{"event_id":"$1","origin_server_ts":1000}"#, 4000),
+            (r#"{"event_id":"$1","origin_server_ts":9000}"#, 0),
+            (r#"{"event_id":"$1","origin_server_ts":-9223372036854775808}"#, i64::MAX as u64),
+        ] {
+            let stamp: Stamp = serde_json::from_str(json).unwrap();
+            assert_eq!(stamp.age(5000), Duration::from_millis(expected), "{json}");
+        }
+    }
+
+    #[test]
+    fn call_events_of_both_names_are_wanted_and_receipts_are_not() {
+        assert!(is_wanted("m.call.invite"));
+        assert!(is_wanted("org.matrix.call.sdp_stream_metadata_changed"));
+        assert!(is_wanted("m.room.member"));
+        assert!(!is_wanted("m.room.encrypted"));
+        assert!(!is_wanted("m.sticker"));
+    }
+}
