@@ -204,6 +204,8 @@ impl<'a> Scanner<'a> {
                 let after = recent.back().map_or(0, |last| last.timestamp_ms);
                 match self.next_cluster(from, after, audio)? {
                     Some(next) => {
+                        // Cues that are not the last thing in the file lead astray: the hole takes them in.
+                        let from = found.cues_at.take().filter(|cues| *cues < from).unwrap_or(from);
                         found.holes.push(from..next);
                         at = next;
                         continue;
