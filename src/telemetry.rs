@@ -37,7 +37,7 @@ const MARKS: [&str; 9] = [
 ];
 
 /// How access and refresh tokens of homeservers begin; marks only at the start of a word (not in `format_`).
-const TOKENS: [&str; 4] = ["syt_", "syr_", "mat_", "mar_"];
+const TOKENS: [&str; 6] = ["syt_", "syr_", "mat_", "mar_", "mct_", "mcr_"];
 
 /// Stands in place of a secret.
 pub const REDACTED: &str = "[redacted]";
