@@ -483,7 +483,7 @@ impl CallActor {
         }
         let machine = lock(&shared.machine);
         let state = match machine.phase() {
-            CallPhase::Opening | CallPhase::Connecting { .. } => "connecting",
+            CallPhase::Opening { .. } | CallPhase::Connecting { .. } => "connecting",
             CallPhase::Connected => "recording",
             CallPhase::Disconnected { .. } | CallPhase::Closed { .. } => "reconnecting",
             CallPhase::Ended(_) => "ending",

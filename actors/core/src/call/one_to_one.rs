@@ -10,6 +10,8 @@ use crate::ids::CallKey;
 use crate::media::{MediaKind, Source};
 use crate::time::BootTime;
 
+/// How long the answer may take to be made; the caller's client rings that long at most.
+const OPENING_LIMIT: Duration = Duration::from_secs(60);
 /// How long an answered call may take to connect.
 const CONNECT_LIMIT: Duration = Duration::from_secs(40);
 /// How long a connected call may be silent before it is given up: the caller's client restarts ICE after 2 s and
@@ -33,7 +35,7 @@ pub enum ConnectionLevel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallPhase {
     /// The media plane works out the answer.
-    Opening,
+    Opening { since: BootTime },
     /// The answer is sent, checks run.
     Connecting {
         since: BootTime,
@@ -159,7 +161,7 @@ impl OneToOne {
                 version: invite.version,
             },
             me: me.to_owned(),
-            phase: CallPhase::Opening,
+            phase: CallPhase::Opening { since: invite.received },
             metadata,
             candidates: 0,
             waiting: Vec::new(),
@@ -172,6 +174,10 @@ impl OneToOne {
 
     pub fn phase(&self) -> CallPhase {
         self.phase
+    }
+
+    fn is_opening(&self) -> bool {
+        matches!(self.phase, CallPhase::Opening { .. })
     }
 
     pub fn version(&self) -> Version {
@@ -197,7 +203,7 @@ impl OneToOne {
         if signal.sender == self.me {
             // Another device of ours took or refused the call before we did.
             return match (self.phase, signal.body) {
-                (CallPhase::Opening, SignalBody::Answer | SignalBody::Reject) => {
+                (CallPhase::Opening { .. }, SignalBody::Answer | SignalBody::Reject) => {
                     self.end(CallEnd::AnsweredElsewhere, None)
                 }
                 _ => vec![CallAction::Ignored],
@@ -240,7 +246,7 @@ impl OneToOne {
         if list.is_empty() {
             return vec![CallAction::Ignored];
         }
-        if self.phase == CallPhase::Opening {
+        if self.is_opening() {
             self.waiting.extend(list);
             return Vec::new();
         }
@@ -263,7 +269,7 @@ impl OneToOne {
         if self.envelope.version == Version::V0 {
             return vec![CallAction::Ignored];
         }
-        if self.negotiating || self.phase == CallPhase::Opening {
+        if self.negotiating || self.is_opening() {
             // Strictly one after the other; of those that wait the newest counts.
             self.next_offer = Some(sdp);
             return Vec::new();
@@ -274,7 +280,7 @@ impl OneToOne {
 
     /// The media plane's answer to [`CallAction::Open`]: `None` if the offer cannot be used.
     pub fn opened(&mut self, answer: Option<&str>, now: BootTime) -> Vec<CallAction> {
-        if self.phase != CallPhase::Opening {
+        if !self.is_opening() {
             return vec![CallAction::Ignored];
         }
         let Some(sdp) = answer else {
@@ -321,7 +327,8 @@ impl OneToOne {
     /// The connection's level, told at every change and at will.
     pub fn connection(&mut self, level: ConnectionLevel, now: BootTime) -> Vec<CallAction> {
         match (self.phase, level) {
-            (CallPhase::Ended(_) | CallPhase::Opening, _) => Vec::new(),
+            (CallPhase::Ended(_), _) => Vec::new(),
+            (CallPhase::Opening { .. }, _) => self.tick(now),
             (CallPhase::Connecting { .. }, ConnectionLevel::Connected) => {
                 self.phase = CallPhase::Connected;
                 self.recording = true;
@@ -357,7 +364,8 @@ impl OneToOne {
                 (since, SILENCE_LIMIT, CallEnd::ConnectionLost, "ice_failed")
             }
             CallPhase::Closed { since } => (since, CLOSED_LIMIT, CallEnd::Hangup, "user_hangup"),
-            CallPhase::Opening | CallPhase::Connected | CallPhase::Ended(_) => return Vec::new(),
+            CallPhase::Opening { since } => (since, OPENING_LIMIT, CallEnd::Failed, "unknown_error"),
+            CallPhase::Connected | CallPhase::Ended(_) => return Vec::new(),
         };
         if now.saturating_since(since) < limit {
             return Vec::new();
@@ -378,7 +386,7 @@ impl OneToOne {
 
     /// We end it: the caller is told.
     pub fn stop(&mut self, end: CallEnd) -> Vec<CallAction> {
-        let told = if self.phase == CallPhase::Opening {
+        let told = if self.is_opening() {
             self.envelope.reject()
         } else {
             self.envelope.hangup(if end == CallEnd::Shutdown { "user_hangup" } else { "unknown_error" })
@@ -490,6 +498,13 @@ mod tests {
         let actions = call.opened(None, NOW);
         assert_eq!(sent(&actions), ["m.call.reject"]);
         assert_eq!(actions.last(), Some(&CallAction::End(CallEnd::BadOffer)));
+    }
+
+    #[test]
+    fn an_answer_that_is_never_made_ends_the_call() {
+        let mut call = ringing();
+        assert!(call.tick(NOW + Duration::from_secs(59)).is_empty());
+        assert_eq!(sent(&call.tick(NOW + Duration::from_secs(60))), ["m.call.hangup"]);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub enum Reason {
     DroppedByUs,
     Undecryptable,
     OptedOut,
+    /// The file it would have been in cannot begin with it.
+    BeforeKeyFrame,
     Injected,
     OtherLayer,
 }
@@ -83,6 +85,7 @@ impl Ledger {
         *match reason {
             Reason::DroppedByUs => &mut self.dropped_by_us,
             Reason::Undecryptable => &mut self.undecryptable,
+            Reason::BeforeKeyFrame => &mut self.before_key_frame,
             Reason::OptedOut => &mut self.opted_out,
             Reason::Injected => &mut self.injected,
             Reason::OtherLayer => &mut self.other_layer,
