@@ -7,6 +7,7 @@ pub mod answer;
 pub mod candidates;
 pub mod connection;
 pub mod demux;
+pub mod facts;
 pub mod intake;
 pub mod ledger;
 pub mod offer;
@@ -17,6 +18,8 @@ pub mod shim;
 pub mod socket;
 #[cfg(test)]
 mod tests;
+pub mod turn;
+pub mod waiting;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -173,9 +176,10 @@ impl MediaLoop {
             ))
         })?;
         let made = guarded(|| self.make(id, &offer))?;
+        let relays = turn::resolve(&turn).await;
         let (reply, replied) = oneshot::channel();
         let connection = Box::new(made.connection);
-        self.push(Command::Open { connection, turn, reply })?;
+        self.push(Command::Open { connection, relays, reply })?;
         slot.keep();
         let relays = replied.await.map_err(|_| MediaError::Stopped)?;
         let mut candidates = made.candidates;

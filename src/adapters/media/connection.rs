@@ -1,15 +1,14 @@
 //! One peer connection: a str0m `Rtc`, its streams and its facts. No sockets and no clock: time and datagrams come in,
 //! datagrams go out through [`Outbox`].
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use recorder_actors::ports::{ConnectionFacts, ConnectionState, MediaError, RemoteMedia};
+use recorder_actors::ports::{ConnectionFacts, ConnectionState, MediaError};
 use recorder_core::ids::{ConnectionId, Mid, StreamId};
-use recorder_core::media::{MediaKind, SenderReport};
+use recorder_core::media::{Codec, MediaKind, SenderReport};
 use recorder_core::time::BootTime;
 use str0m::change::SdpOffer;
 use str0m::media::KeyframeRequestKind;
@@ -21,17 +20,15 @@ use tokio::sync::watch;
 
 use super::answer::{self, Written};
 use super::candidates::{self, Remote};
+use super::facts::Facts;
 use super::intake::{Agreed, Head, Intake, Outcome, Settled};
 use super::offer::{Offer, stack_mid};
 use super::shared::Shared;
 use super::socket::Datagram;
+use super::waiting::Waiting;
 
 /// Remote candidates taken in a connection's life; those beyond are counted and ignored.
 pub const MAX_REMOTE_CANDIDATES: u32 = 200;
-/// Datagrams kept until the keys are there, or until a stream for them is; the newest are dropped when it is full.
-pub const MAX_HELD: usize = 256;
-/// How long a datagram without a stream is kept.
-const HOLD_FOR: Duration = Duration::from_secs(5);
 /// Requests for a key frame are passed on at most this often for each stream.
 pub const KEY_FRAME_INTERVAL: Duration = Duration::from_millis(500);
 /// How often what was replaced is looked at.
@@ -50,38 +47,6 @@ pub trait Outbox {
     fn send(&mut self, id: ConnectionId, source: SocketAddr, destination: SocketAddr, bytes: &[u8]);
 }
 
-/// A datagram kept for later.
-#[derive(Debug)]
-struct Held {
-    bytes: Vec<u8>,
-    source: SocketAddr,
-    destination: SocketAddr,
-    arrival: BootTime,
-    instant: Instant,
-}
-
-impl Held {
-    fn new(datagram: &Datagram<'_>) -> Self {
-        Self {
-            bytes: datagram.bytes.to_vec(),
-            source: datagram.source,
-            destination: datagram.destination,
-            arrival: datagram.arrival,
-            instant: datagram.instant,
-        }
-    }
-
-    fn datagram(&self) -> Datagram<'_> {
-        Datagram {
-            bytes: &self.bytes,
-            source: self.source,
-            destination: self.destination,
-            arrival: self.arrival,
-            instant: self.instant,
-        }
-    }
-}
-
 /// The clocks at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
@@ -97,19 +62,13 @@ pub struct Connection {
     intake: Intake,
     shared: Arc<Shared>,
     local: Vec<Candidate>,
-    accepted: Vec<Vec<(u8, recorder_core::media::Codec)>>,
-    facts: watch::Sender<Arc<ConnectionFacts>>,
-    state: ConnectionState,
-    reason: Option<String>,
-    round_trip: Option<Duration>,
-    ice_restarts: u32,
-    first_packet: Option<BootTime>,
-    changed: bool,
+    accepted: Vec<Vec<(u8, Codec)>>,
+    facts: Facts,
     over: bool,
     remote_candidates: u32,
     /// Keys are there: packets can be decrypted.
     ready: bool,
-    held: VecDeque<Held>,
+    waiting: Waiting,
     last_instant: Instant,
     next_timeout: Instant,
     next_tick: Instant,
@@ -118,7 +77,10 @@ pub struct Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("id", &self.id).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("id", &self.id)
+            .field("state", &self.facts.state())
+            .finish_non_exhaustive()
     }
 }
 
@@ -154,33 +116,18 @@ impl Connection {
         let texts: Vec<String> = local.iter().map(Candidate::to_sdp_string).collect();
         let stack_answer = accept(&mut rtc, &offer)?;
         let written = answer::write(&stack_answer, &offer, &texts, shared.quality)?;
-        let facts = ConnectionFacts {
-            id,
-            state: ConnectionState::Connecting,
-            reason: None,
-            media: Vec::new(),
-            round_trip: None,
-            ice_restarts: 0,
-            first_packet: None,
-        };
-        let (sender, receiver) = watch::channel(Arc::new(facts));
+        let (facts, receiver) = Facts::new(id);
         let mut connection = Self {
             id,
             rtc,
             intake: Intake::new(id, shared.next_stream.clone()),
             local,
             accepted: Vec::new(),
-            facts: sender,
-            state: ConnectionState::Connecting,
-            reason: None,
-            round_trip: None,
-            ice_restarts: 0,
-            first_packet: None,
-            changed: true,
+            facts,
             over: false,
             remote_candidates: 0,
             ready: false,
-            held: VecDeque::new(),
+            waiting: Waiting::default(),
             last_instant: now.instant,
             next_timeout: now.instant,
             next_tick: now.instant + TICK,
@@ -189,7 +136,7 @@ impl Connection {
             shared,
         };
         connection.adopt(offer.clone(), &written);
-        connection.publish();
+        connection.settle_state();
         Ok(Made { connection, facts: receiver, offer, stack_answer, candidates: texts })
     }
 
@@ -234,11 +181,11 @@ impl Connection {
         let texts: Vec<String> = self.local.iter().map(Candidate::to_sdp_string).collect();
         let written = answer::write(&stack_answer, &offer, &texts, self.shared.quality)?;
         if restarted {
-            self.ice_restarts += 1;
+            self.facts.ice_restarts += 1;
             self.remote_candidates = 0;
         }
         self.adopt(offer, &written);
-        self.changed = true;
+        self.facts.changed = true;
         self.drive(now, out);
         self.retry_held(out);
         self.settle_state();
@@ -305,7 +252,7 @@ impl Connection {
             }
             None => {
                 self.feed(datagram, out);
-                if self.ready && !self.held.is_empty() {
+                if self.ready && !self.waiting.is_empty() {
                     self.retry_held(out);
                 }
             }
@@ -314,9 +261,7 @@ impl Connection {
     }
 
     fn hold(&mut self, datagram: &Datagram<'_>) {
-        if self.held.len() < MAX_HELD {
-            self.held.push_back(Held::new(datagram));
-        } else {
+        if !self.waiting.keep(datagram) {
             self.shared.stats.held_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -326,10 +271,10 @@ impl Connection {
         if !self.ready {
             return;
         }
-        for held in std::mem::take(&mut self.held) {
+        for held in self.waiting.take() {
             let Some(head) = Head::parse(&held.bytes) else { continue };
             if self.take(head, &held.datagram(), out) == Settled::Unknown {
-                self.held.push_back(held);
+                self.waiting.keep_again(held);
             }
         }
     }
@@ -341,16 +286,16 @@ impl Connection {
         let bytes = datagram.bytes.len();
         let settled = self.intake.settle(&mut self.rtc, head, bytes, datagram.arrival, outcome);
         match settled {
-            Settled::Opened => self.changed = true,
+            Settled::Opened => self.facts.changed = true,
             Settled::Foreign => {
                 self.shared.stats.foreign_packets.fetch_add(1, Ordering::Relaxed);
             }
             Settled::TooMany => self.end(ConnectionState::Failed, "the remote side opened too many streams"),
             Settled::Delivered | Settled::Skipped | Settled::Unknown => {}
         }
-        if self.first_packet.is_none() && matches!(settled, Settled::Opened | Settled::Delivered) {
-            self.first_packet = Some(datagram.arrival);
-            self.changed = true;
+        if self.facts.first_packet.is_none() && matches!(settled, Settled::Opened | Settled::Delivered) {
+            self.facts.first_packet = Some(datagram.arrival);
+            self.facts.changed = true;
         }
         settled
     }
@@ -378,8 +323,11 @@ impl Connection {
         self.drive(now, out);
         if now.instant >= self.next_tick {
             self.next_tick = now.instant + TICK;
-            self.changed |= self.intake.tick(now.boot);
-            self.held.retain(|held| !self.ready || now.boot.saturating_since(held.arrival) < HOLD_FOR);
+            self.facts.changed |= self.intake.tick(now.boot);
+            if self.ready {
+                let expired = self.waiting.expire(now.boot) as u64;
+                self.shared.stats.held_dropped.fetch_add(expired, Ordering::Relaxed);
+            }
         }
         self.settle_state();
     }
@@ -397,8 +345,8 @@ impl Connection {
         // Remote bytes can cause errors that the stack survives; one it does not survive shows in is_alive().
         self.shared.stats.stack_errors.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(connection = %self.id, %error, "the webrtc stack reports an error");
-        if self.reason.is_none() && !self.rtc.is_alive() {
-            self.reason = Some(error.to_string());
+        if !self.rtc.is_alive() {
+            self.facts.set_reason(&error.to_string());
         }
     }
 
@@ -445,6 +393,7 @@ impl Connection {
                         ntp: ((since.as_secs() + NTP_OFFSET) << 32) | fraction,
                         rtp: info.rtp_time.numer() as u32,
                         round_trip_ns: self
+                            .facts
                             .round_trip
                             .map(|rtt| rtt.as_nanos().try_into().unwrap_or(u64::MAX)),
                     });
@@ -455,26 +404,26 @@ impl Connection {
             Event::PeerStats(stats) => {
                 let pair = stats.selected_candidate_pair;
                 let round_trip = pair.and_then(|pair| pair.current_round_trip_time);
-                if round_trip.is_some() && round_trip != self.round_trip {
-                    self.round_trip = round_trip;
-                    self.changed = true;
+                if round_trip.is_some() && round_trip != self.facts.round_trip {
+                    self.facts.round_trip = round_trip;
+                    self.facts.changed = true;
                 }
             }
             Event::Connected => {
                 self.ready = true;
-                self.set_state(ConnectionState::Connected);
+                self.facts.set_state(ConnectionState::Connected);
             }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) if self.ready => {
-                self.set_state(ConnectionState::Disconnected);
+                self.facts.set_state(ConnectionState::Disconnected);
             }
             Event::IceConnectionStateChange(
                 IceConnectionState::Connected | IceConnectionState::Completed,
             ) if self.ready => {
-                self.set_state(ConnectionState::Connected);
+                self.facts.set_state(ConnectionState::Connected);
             }
             Event::Closed => {
-                self.reason = Some("closed by the remote side".to_owned());
-                self.set_state(ConnectionState::Closed);
+                self.facts.set_reason("closed by the remote side");
+                self.facts.set_state(ConnectionState::Closed);
             }
             _ => {}
         }
@@ -535,24 +484,16 @@ impl Connection {
         self.end(ConnectionState::Failed, reason);
     }
 
-    fn set_state(&mut self, state: ConnectionState) {
-        let is_final = matches!(self.state, ConnectionState::Closed | ConnectionState::Failed);
-        if !is_final && self.state != state {
-            self.state = state;
-            self.changed = true;
-        }
-    }
-
     fn end(&mut self, state: ConnectionState, reason: &str) {
         if self.over {
             return;
         }
-        self.set_state(state);
-        self.reason.get_or_insert_with(|| reason.to_owned());
+        self.facts.set_state(state);
+        self.facts.set_reason(reason);
         self.intake.end_all();
-        self.held.clear();
+        self.waiting.clear();
         self.over = true;
-        self.publish();
+        self.facts.publish(&self.offer.lines, &self.accepted, &self.intake);
     }
 
     fn settle_state(&mut self) {
@@ -561,47 +502,11 @@ impl Connection {
         }
         if !self.rtc.is_alive() {
             self.end(ConnectionState::Failed, "the connection broke down");
-        } else if self.state == ConnectionState::Closed {
+        } else if self.facts.state() == ConnectionState::Closed {
             self.end(ConnectionState::Closed, "closed by the remote side");
-        } else if self.changed {
-            self.publish();
+        } else if self.facts.changed {
+            self.facts.publish(&self.offer.lines, &self.accepted, &self.intake);
         }
-    }
-
-    fn publish(&mut self) {
-        self.changed = false;
-        let media = self.offer.lines.iter().zip(&self.accepted).filter_map(|(line, codecs)| {
-            let kind = match line.media.as_str() {
-                "audio" => MediaKind::Audio,
-                "video" => MediaKind::Video,
-                _ => return None,
-            };
-            let mid = Mid::new(line.mid.as_deref()?);
-            let mut names: Vec<_> = Vec::new();
-            for (_, codec) in codecs {
-                if !names.contains(codec) {
-                    names.push(*codec);
-                }
-            }
-            Some(RemoteMedia {
-                streams: self.intake.rings_of(&mid),
-                mid,
-                kind,
-                direction: line.direction,
-                msid_stream: line.msid_stream.clone(),
-                codecs: names,
-            })
-        });
-        let facts = ConnectionFacts {
-            id: self.id,
-            state: self.state,
-            reason: self.reason.clone(),
-            media: media.collect(),
-            round_trip: self.round_trip,
-            ice_restarts: self.ice_restarts,
-            first_packet: self.first_packet,
-        };
-        self.facts.send_replace(Arc::new(facts));
     }
 }
 

@@ -80,10 +80,10 @@ impl Demux {
         self.by_address.insert(address, id);
         known.addresses.push_back(address);
         while known.addresses.len() > ADDRESSES {
-            if let Some(old) = known.addresses.pop_front() {
-                if old != address && self.by_address.get(&old) == Some(&id) {
-                    self.by_address.remove(&old);
-                }
+            if let Some(old) = known.addresses.pop_front()
+                && self.by_address.get(&old) == Some(&id)
+            {
+                self.by_address.remove(&old);
             }
         }
     }

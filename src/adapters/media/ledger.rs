@@ -262,10 +262,8 @@ impl Stream {
 
     /// Ends what has been replaced long enough; true if the whole stream has ended.
     pub fn tick(&mut self, now: BootTime) -> bool {
-        if self.retiring.as_ref().is_some_and(|(_, deadline)| now >= *deadline) {
-            if let Some((run, _)) = self.retiring.take() {
-                run.ring.end();
-            }
+        if let Some((run, _)) = self.retiring.take_if(|(_, deadline)| now >= *deadline) {
+            run.ring.end();
         }
         let last = BootTime::from_nanos(self.run.ring.counters.last_arrival.load(Ordering::Relaxed));
         if self.superseded && now.saturating_since(last) >= RETIRE_AFTER {

@@ -196,10 +196,10 @@ fn read_section(section: &[&str], session_direction: Direction) -> Result<Line, 
             }
         } else if let Some(group) = attribute.strip_prefix("a=ssrc-group:FID ") {
             let mut ssrcs = group.split(' ').filter_map(|ssrc| ssrc.parse().ok());
-            if let (Some(main), Some(repair)) = (ssrcs.next(), ssrcs.next()) {
-                if repairs.len() < MAX_SOURCES {
-                    repairs.push((main, repair));
-                }
+            if let (Some(main), Some(repair)) = (ssrcs.next(), ssrcs.next())
+                && repairs.len() < MAX_SOURCES
+            {
+                repairs.push((main, repair));
             }
         } else if let Some(source) = attribute.strip_prefix("a=ssrc:") {
             read_source(source, &mut line);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
-use recorder_actors::ports::{MediaError, RemoteCandidate, TurnServer};
+use recorder_actors::ports::{MediaError, RemoteCandidate};
 use recorder_core::ids::{ConnectionId, StreamId};
 use tokio::sync::oneshot;
 
@@ -20,6 +20,7 @@ use super::demux::{Demux, is_binding_request};
 use super::offer::Offer;
 use super::shared::Shared;
 use super::socket::{BATCH, Batch, Datagram, Socket};
+use super::turn::{FIRST_TOKEN, GATHER_FOR, RelayEvent, Relays, Target};
 use crate::adapters::clock::boot_time;
 
 /// Commands that may wait for the loop.
@@ -33,11 +34,28 @@ const BATCHES_PER_TURN: usize = 32;
 
 /// What the handle asks of the loop.
 pub enum Command {
-    Open { connection: Box<Connection>, turn: Vec<TurnServer>, reply: oneshot::Sender<Vec<String>> },
-    Renegotiate { id: ConnectionId, offer: Box<Offer>, reply: oneshot::Sender<Result<String, MediaError>> },
-    Candidates { id: ConnectionId, candidates: Vec<RemoteCandidate> },
-    KeyFrame { id: ConnectionId, stream: StreamId },
-    Close { id: ConnectionId },
+    /// Takes a connection over; the reply lists the relayed candidates that could be had in time.
+    Open {
+        connection: Box<Connection>,
+        relays: Vec<Target>,
+        reply: oneshot::Sender<Vec<String>>,
+    },
+    Renegotiate {
+        id: ConnectionId,
+        offer: Box<Offer>,
+        reply: oneshot::Sender<Result<String, MediaError>>,
+    },
+    Candidates {
+        id: ConnectionId,
+        candidates: Vec<RemoteCandidate>,
+    },
+    KeyFrame {
+        id: ConnectionId,
+        stream: StreamId,
+    },
+    Close {
+        id: ConnectionId,
+    },
 }
 
 /// The way into the loop from any thread.
@@ -83,7 +101,16 @@ pub struct Reactor {
     timers: BinaryHeap<Reverse<(Instant, ConnectionId)>>,
     scheduled: HashMap<ConnectionId, Instant>,
     kernel_drops: Vec<u32>,
+    gathering: HashMap<ConnectionId, Gathering>,
     net: Net,
+}
+
+/// An answer that waits for relayed addresses.
+struct Gathering {
+    reply: oneshot::Sender<Vec<String>>,
+    candidates: Vec<String>,
+    left: usize,
+    deadline: Instant,
 }
 
 /// Sockets and routes: what a connection needs to send.
@@ -91,6 +118,7 @@ struct Net {
     shared: Arc<Shared>,
     sockets: Vec<Socket>,
     demux: Demux,
+    relays: Relays,
     #[cfg(any(test, feature = "fault-injection"))]
     shim: Option<Box<dyn super::shim::Shim>>,
     #[cfg(any(test, feature = "fault-injection"))]
@@ -112,6 +140,9 @@ impl Net {
 
 impl Outbox for Net {
     fn send(&mut self, id: ConnectionId, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
+        if self.relays.send(source, destination, bytes, moment()) {
+            return;
+        }
         if is_binding_request(bytes) {
             self.demux.sent(id, destination);
         }
@@ -151,6 +182,7 @@ impl Reactor {
                 shared: shared.clone(),
                 sockets,
                 demux: Demux::default(),
+                relays: Relays::default(),
                 #[cfg(any(test, feature = "fault-injection"))]
                 shim: None,
                 #[cfg(any(test, feature = "fault-injection"))]
@@ -162,6 +194,7 @@ impl Reactor {
             connections: HashMap::new(),
             timers: BinaryHeap::new(),
             scheduled: HashMap::new(),
+            gathering: HashMap::new(),
         })
     }
 
@@ -179,7 +212,7 @@ impl Reactor {
             let wait = self.next_wake().saturating_duration_since(Instant::now()).min(MAX_WAIT);
             let millis = u16::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
             // An interrupted wait is a turn like any other.
-            let _ = self.epoll.wait(&mut events, EpollTimeout::from(millis));
+            let ready = self.epoll.wait(&mut events, EpollTimeout::from(millis)).unwrap_or(0);
             if let Some(early) = MIN_TURN.checked_sub(last_turn.elapsed()) {
                 std::thread::sleep(early);
             }
@@ -187,7 +220,13 @@ impl Reactor {
             self.inlet.heartbeat.store(boot_time().as_nanos(), Ordering::Release);
             self.shared.stats.turns.fetch_add(1, Ordering::Relaxed);
             self.receive_all(&mut batch);
+            for event in &events[..ready] {
+                if (FIRST_TOKEN..WAKE_TOKEN).contains(&event.data()) {
+                    self.receive_relayed(event.data(), &mut batch);
+                }
+            }
             self.commands();
+            self.drive_relays();
             self.run_timers();
             #[cfg(any(test, feature = "fault-injection"))]
             self.release_delayed();
@@ -202,7 +241,9 @@ impl Reactor {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         #[cfg(any(test, feature = "fault-injection"))]
         let timer = timer.into_iter().chain(self.net.delays.next()).min();
-        timer.unwrap_or_else(|| Instant::now() + MAX_WAIT)
+        let gathering = self.gathering.values().map(|gathering| gathering.deadline).min();
+        let next = timer.into_iter().chain(self.net.relays.next()).chain(gathering).min();
+        next.unwrap_or_else(|| Instant::now() + MAX_WAIT)
     }
 
     fn receive_all(&mut self, batch: &mut Batch) {
@@ -221,6 +262,71 @@ impl Reactor {
                     break;
                 }
             }
+        }
+    }
+
+    fn receive_relayed(&mut self, token: u64, batch: &mut Batch) {
+        for relayed in self.net.relays.receive(token, batch, moment()) {
+            self.with(relayed.id, |connection, net| connection.receive(&relayed.datagram(), net));
+        }
+    }
+
+    fn drive_relays(&mut self) {
+        let now = moment();
+        for (id, event) in self.net.relays.drive(now) {
+            let mut candidate = None;
+            if let RelayEvent::Allocated { relayed, local } = event {
+                self.shared.stats.relays.fetch_add(1, Ordering::Relaxed);
+                self.with(id, |connection, net| {
+                    candidate = connection.add_relay(relayed, local);
+                    connection.timeout(now, net);
+                });
+            } else {
+                tracing::warn!(connection = %id, "a turn server gave no relayed address");
+            }
+            if let Some(gathering) = self.gathering.get_mut(&id) {
+                gathering.candidates.extend(candidate);
+                gathering.left = gathering.left.saturating_sub(1);
+            }
+        }
+        let done = |gathering: &Gathering| gathering.left == 0 || gathering.deadline <= now.instant;
+        let ids: Vec<ConnectionId> =
+            self.gathering.iter().filter(|(_, gathering)| done(gathering)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(gathering) = self.gathering.remove(&id) {
+                self.opened(id, gathering.reply, gathering.candidates);
+            }
+        }
+    }
+
+    /// Tells that a connection is ours. Nobody listening means that nobody would ever close it.
+    fn opened(&mut self, id: ConnectionId, reply: oneshot::Sender<Vec<String>>, candidates: Vec<String>) {
+        if reply.send(candidates).is_err() {
+            self.with(id, |connection, net| connection.close(moment(), net));
+        }
+    }
+
+    fn open(&mut self, mut connection: Connection, relays: &[Target], reply: oneshot::Sender<Vec<String>>) {
+        let id = connection.id();
+        self.net.demux.add_fragment(id, &connection.local_fragment());
+        self.connections.insert(id, connection);
+        self.with(id, |connection, net| connection.timeout(moment(), net));
+        let epoll = &self.epoll;
+        let mut left = 0;
+        for target in relays {
+            let watch = |socket: &Socket, token: u64| {
+                Ok(epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
+            };
+            match self.net.relays.open(id, target, moment(), watch) {
+                Ok(()) => left += 1,
+                Err(error) => tracing::warn!(connection = %id, ?target, %error, "turn server out of reach"),
+            }
+        }
+        if left == 0 {
+            self.opened(id, reply, Vec::new());
+        } else {
+            let deadline = Instant::now() + GATHER_FOR;
+            self.gathering.insert(id, Gathering { reply, candidates: Vec::new(), left, deadline });
         }
     }
 
@@ -280,13 +386,7 @@ impl Reactor {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Open { mut connection, turn: _, reply } => {
-                let id = connection.id();
-                self.net.demux.add_fragment(id, &connection.local_fragment());
-                self.connections.insert(id, *connection);
-                self.with(id, |connection, net| connection.timeout(moment(), net));
-                let _ = reply.send(Vec::new());
-            }
+            Command::Open { connection, relays, reply } => self.open(*connection, &relays, reply),
             Command::Renegotiate { id, offer, reply } => {
                 let mut result = Err(MediaError::Gone);
                 self.with(id, |connection, net| {
@@ -338,6 +438,8 @@ impl Reactor {
         }
         if connection.is_over() {
             self.net.demux.forget(id);
+            self.net.relays.close(id, moment());
+            self.gathering.remove(&id);
             self.scheduled.remove(&id);
             self.connections.remove(&id);
             self.shared.connections.fetch_sub(1, Ordering::AcqRel);
