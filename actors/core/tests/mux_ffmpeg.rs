@@ -1,4 +1,5 @@
 //! Real media of every codec, written anew by our writer and judged by ffmpeg, ffprobe and mkvmerge.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod mux_support;
 

@@ -1,4 +1,5 @@
 //! What goes into the Matroska writer is what an independent reader gets out, wherever the file was cut.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod mux_support;
 
