@@ -132,12 +132,6 @@ pub(super) fn warnings(settings: &Settings) -> Vec<Fault> {
             "set it to the people or servers who may call, [\"@ada:example.org\", \"*:example.org\"]",
         ));
     }
-    if settings.matrix.allow.iter().any(|pattern| pattern.is_everybody()) {
-        warnings.push(
-            Fault::new("matrix.allow", "anybody of any server can fill this disk", "name servers or people")
-                .with_value("*:*"),
-        );
-    }
     if let Some(host) = settings.matrix.homeserver.strip_prefix("http://")
         && !["localhost", "127.", "[::1]"].iter().any(|local| host.starts_with(local))
     {

@@ -1,6 +1,7 @@
 //! Whether the process should be restarted, and whether it can take calls. Nothing in it names people or places.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
 use recorder_actors::observe::Board;
@@ -8,10 +9,14 @@ use recorder_core::time::BootTime;
 use serde::Serialize;
 
 use super::Shared;
-use crate::service::{HEARTBEAT_LIMIT, tree_is_alive};
+use crate::service::HEARTBEAT_LIMIT;
 
 /// A writer lane that has been in one write for longer is stalled, seconds.
 pub(super) const LANE_LIMIT: f64 = 5.0;
+
+/// What has not begun to beat is being started: repairs and a login at a slow homeserver come first. As long as the
+/// service manager waits (`TimeoutStartSec=`).
+const START_LIMIT: Duration = Duration::from_mins(5);
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -35,13 +40,11 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 /// Reasons to restart the process.
 pub(super) fn illnesses(board: &Board, now: BootTime, began: BootTime) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if !tree_is_alive(board, now, began) {
-        let age = heartbeat_age(board.tree_heartbeat.load(Ordering::Relaxed), now, began);
+    if let Some(age) = overdue(&board.tree_heartbeat, now, began) {
         problems
             .push(Problem { what: "tree", text: format!("the actor tree has not answered for {age:.0} s") });
     }
-    let age = heartbeat_age(board.media_heartbeat.load(Ordering::Relaxed), now, began);
-    if age >= HEARTBEAT_LIMIT.as_secs_f64() {
+    if let Some(age) = overdue(&board.media_heartbeat, now, began) {
         problems.push(Problem {
             what: "media",
             text: format!("the media loop has not gone round for {age:.0} s"),
@@ -55,6 +58,13 @@ pub(super) fn illnesses(board: &Board, now: BootTime, began: BootTime) -> Vec<Pr
         });
     }
     problems
+}
+
+/// The age of a heartbeat that is too old, seconds.
+fn overdue(heartbeat: &AtomicU64, now: BootTime, began: BootTime) -> Option<f64> {
+    let beat = heartbeat.load(Ordering::Relaxed);
+    let limit = if beat == 0 { START_LIMIT } else { HEARTBEAT_LIMIT };
+    Some(heartbeat_age(beat, now, began)).filter(|age| *age >= limit.as_secs_f64())
 }
 
 /// Reasons why no call can be taken now.
