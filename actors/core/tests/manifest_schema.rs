@@ -1,0 +1,122 @@
+//! The published schema says yes to every manifest of ours and no to broken ones.
+
+mod manifest_support;
+
+use jsonschema::Validator;
+use manifest_support::{applied, session};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
+
+fn schema() -> Value {
+    serde_json::from_str(include_str!("../../../docs/session.schema.json")).expect("JSON")
+}
+
+fn validator() -> Validator {
+    jsonschema::draft202012::new(&schema()).expect("a schema")
+}
+
+#[test]
+fn the_schema_is_one_of_draft_2020_12() {
+    assert!(jsonschema::draft202012::meta::is_valid(&schema()));
+}
+
+#[test]
+fn every_manifest_is_valid() {
+    let validator = validator();
+    proptest!(ProptestConfig::with_cases(32), |(records in session())| {
+        let manifest = serde_json::to_value(applied(&records)).expect("JSON");
+        let errors: Vec<_> = validator.iter_errors(&manifest).map(|e| format!("{} {e}", e.instance_path())).collect();
+        prop_assert!(errors.is_empty(), "{:#?}", errors);
+    });
+}
+
+/// A manifest with a segment, a gap and an event, chosen from random ones by a fixed seed.
+fn rich() -> Value {
+    let mut runner = TestRunner::deterministic();
+    loop {
+        let records = session().new_tree(&mut runner).expect("a tree").current();
+        let manifest = applied(&records);
+        let whole = |p: &recorder_core::manifest::Participant| {
+            p.presence.first().is_some_and(|stay| stay.left_s.is_some())
+                && p.tracks.first().is_some_and(|t| {
+                    t.segments.first().is_some_and(|s| s.is_final && !s.clock_map.is_empty())
+                })
+        };
+        if manifest.participants.first().is_some_and(whole)
+            && manifest.ended_s.is_some()
+            && !manifest.events.is_empty()
+        {
+            return serde_json::to_value(manifest).expect("JSON");
+        }
+    }
+}
+
+#[test]
+fn broken_manifests_are_refused() {
+    let validator = validator();
+    let good = rich();
+    assert!(validator.is_valid(&good));
+    let segment = "/participants/0/tracks/0/segments/0";
+    let broken = [
+        ("/schema", json!("matrix-call-recorder/session/2")),
+        ("/session_id", json!("")),
+        ("/epoch", json!("2026-11-22T15:04:05Z")),
+        ("/state", json!("recording")),
+        ("/ended_s", json!(null)),
+        ("/ended_s", json!(-0.1)),
+        ("/end_reason", json!(7)),
+        ("/call_kind", json!("One To One")),
+        ("/room/encrypted", json!("yes")),
+        ("/participants/0/id", json!("ada")),
+        ("/participants/0/presence/0/joined_s", json!(null)),
+        ("/events/0/at_s", json!("now")),
+        ("/events/0/detail", json!([])),
+        ("/integrity/verified", json!("yes")),
+        (&format!("{segment}/file"), json!("../escape_camera_0001.webm")),
+        (&format!("{segment}/file"), json!("ada-p1_camera_1.webm")),
+        (&format!("{segment}/start_s"), json!(-1)),
+        (&format!("{segment}/sha256"), json!("abc")),
+        (&format!("{segment}/clock_map"), json!([])),
+        (&format!("{segment}/ledger/lost"), json!(-1)),
+        (&format!("{segment}/ledger/received"), json!(1.5)),
+        (&format!("{segment}/final"), json!(null)),
+    ];
+    for (pointer, value) in broken {
+        let mut manifest = good.clone();
+        *manifest.pointer_mut(pointer).expect(pointer) = value.clone();
+        assert!(!validator.is_valid(&manifest), "{pointer} = {value} is taken for right");
+    }
+}
+
+#[test]
+fn a_manifest_lacking_a_field_is_refused() {
+    let validator = validator();
+    let good = rich();
+    for (parent, field) in [
+        ("", "epoch"),
+        ("", "participants"),
+        ("", "continues"),
+        ("/participants/0", "user_id"),
+        ("/participants/0/tracks/0", "segments"),
+        ("/participants/0/tracks/0/segments/0", "ledger"),
+        ("/participants/0/tracks/0/segments/0/ledger", "dropped_by_us"),
+        ("/participants/0/tracks/0/segments/0/clock", "drift_ppm"),
+    ] {
+        let mut manifest = good.clone();
+        let object = manifest.pointer_mut(parent).and_then(Value::as_object_mut).expect(parent);
+        assert!(object.remove(field).is_some(), "{parent}/{field}");
+        assert!(!validator.is_valid(&manifest), "{parent} without {field} is taken for right");
+    }
+}
+
+#[test]
+fn what_a_newer_version_adds_is_valid() {
+    let validator = validator();
+    let mut manifest = rich();
+    manifest["mood"] = json!("good");
+    manifest["end_reason"] = json!("hologram_failed");
+    manifest["participants"][0]["tracks"][0]["segments"][0]["codec"] = json!("vvc");
+    assert!(validator.is_valid(&manifest));
+}
