@@ -44,7 +44,13 @@ const firefoxPreferences = {
 /** Starts `chromium` or `firefox`; `close()` ends it and removes its profile. */
 export async function launch(name = 'chromium') {
   const profile = await mkdtemp(path.join(tmpdir(), `caller-${name}-`));
-  const common = { headless: true, handleSIGINT: false, handleSIGTERM: false, handleSIGHUP: false, userDataDir: profile };
+  const common = {
+    headless: true,
+    handleSIGINT: false,
+    handleSIGTERM: false,
+    handleSIGHUP: false,
+    userDataDir: profile,
+  };
   const browser = await (name === 'firefox'
     ? puppeteer.launch({
         ...common,
@@ -62,8 +68,13 @@ export async function launch(name = 'chromium') {
     browser,
     async close() {
       const child = browser.process();
-      const ended = new Promise((resolve) => (child.exitCode === null ? child.once('exit', resolve) : resolve()));
-      await Promise.race([browser.close().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 5_000).unref())]);
+      const ended = new Promise((resolve) =>
+        child.exitCode === null ? child.once('exit', resolve) : resolve(),
+      );
+      await Promise.race([
+        browser.close().catch(() => {}),
+        new Promise((resolve) => setTimeout(resolve, 5_000).unref()),
+      ]);
       if (child.exitCode === null) child.kill('SIGKILL');
       await ended;
       await rm(profile, { recursive: true, force: true, maxRetries: 5 });

@@ -26,13 +26,20 @@ describe('calls', () => {
     assert.equal(greeting.encrypted, true);
 
     const [first, second] = await Promise.all([ada.call(secret), ben.call(plain)]);
-    const begun = await world.notice(ada, secret, ({ at, content }) =>
-      at >= Date.now() - 60_000 && content['m.mentions']?.user_ids?.includes(ada.userId));
+    const begun = await world.notice(
+      ada,
+      secret,
+      ({ at, content }) => at >= Date.now() - 60_000 && content['m.mentions']?.user_ids?.includes(ada.userId),
+    );
     assert.match(begun.content.body, /record/i);
 
     const calls = await until('both calls on the page', async () => {
       const running = await world.recorder.calls();
-      return running.length === 2 && running.every(({ participants }) => participants[0]?.tracks.length === 2) && running;
+      return (
+        running.length === 2 &&
+        running.every(({ participants }) => participants[0]?.tracks.length === 2) &&
+        running
+      );
     });
     assert.deepEqual(calls.map(({ encrypted }) => encrypted).sort(), [false, true]);
 
@@ -44,17 +51,23 @@ describe('calls', () => {
       assert.ok(finalMs <= 2000, `files were final ${finalMs} ms after hanging up`);
       assert.equal(manifest.end_reason, 'hangup');
       assert.equal(manifest.call_kind, 'one_to_one');
-      assert.deepEqual(segmentsOf(manifest).map(({ codec }) => codec).sort(), ['opus', 'vp8']);
+      assert.deepEqual(
+        segmentsOf(manifest)
+          .map(({ codec }) => codec)
+          .sort(),
+        ['opus', 'vp8'],
+      );
       assert.equal(manifest.continues ?? null, null);
     }
     assert.equal(ended[0].manifest.room.encrypted, true);
     assert.equal(ended[0].manifest.room.name, 'Ada/Küche 🎥');
     const [camera] = segmentsOf(ended[0].manifest, 'camera');
-    assert.deepEqual(
-      camera.video.resolutions.map(({ width, height }) => [width, height]).at(-1),
-      [320, 180],
+    assert.deepEqual(camera.video.resolutions.map(({ width, height }) => [width, height]).at(-1), [320, 180]);
+    await world.notice(
+      ada,
+      secret,
+      ({ content, at }) => at >= ended[0].hungUpAt - 1000 && /sav|stream/i.test(content.body),
     );
-    await world.notice(ada, secret, ({ content, at }) => at >= ended[0].hungUpAt - 1000 && /sav|stream/i.test(content.body));
     await until('no call left on the page', async () => (await world.recorder.calls()).length === 0);
     await Promise.all([ada.close(), ben.close()]);
   });
@@ -71,11 +84,23 @@ describe('calls', () => {
       assert.ok(fmtp.includes(wanted), `${fmtp} lacks ${wanted}`);
     }
     assert.ok(!fmtp.includes('usedtx=1'), fmtp);
-    assert.ok(audio.some((line) => line.startsWith(`a=rtcp-fb:${opus} nack`)), 'no NACK for audio');
+    assert.ok(
+      audio.some((line) => line.startsWith(`a=rtcp-fb:${opus} nack`)),
+      'no NACK for audio',
+    );
     const video = section(answer, 'video');
-    assert.ok(video.some((line) => /^a=rtpmap:\d+ rtx\/90000/.test(line)), 'no RTX for video');
-    assert.ok(video.some((line) => /^a=rtcp-fb:\d+ transport-cc/.test(line)), 'no transport-wide feedback');
-    assert.ok(!video.some((line) => /^a=(sendrecv|sendonly|inactive)/.test(line)), 'the answer is not receive-only');
+    assert.ok(
+      video.some((line) => /^a=rtpmap:\d+ rtx\/90000/.test(line)),
+      'no RTX for video',
+    );
+    assert.ok(
+      video.some((line) => /^a=rtcp-fb:\d+ transport-cc/.test(line)),
+      'no transport-wide feedback',
+    );
+    assert.ok(
+      !video.some((line) => /^a=(sendrecv|sendonly|inactive)/.test(line)),
+      'the answer is not receive-only',
+    );
 
     await seconds(1);
     const early = await cleo.do('stats');
@@ -94,8 +119,13 @@ describe('calls', () => {
     assert.ok(participants.length === 0);
 
     const { frames } = await readTruth(world.truthFile);
-    const silent = frames.filter((frame) =>
-      frame.call_id === callId && frame.kind === 'audio' && frame.at > silentFrom + 200 && frame.at < silentTo);
+    const silent = frames.filter(
+      (frame) =>
+        frame.call_id === callId &&
+        frame.kind === 'audio' &&
+        frame.at > silentFrom + 200 &&
+        frame.at < silentTo,
+    );
     assert.ok(silent.length > 60, `${silent.length} frames in silence`);
     for (let i = 1; i < silent.length; i += 1) {
       assert.equal((silent[i].rtp - silent[i - 1].rtp) | 0, 960, 'a pause in silence');
@@ -103,7 +133,11 @@ describe('calls', () => {
     await cleo.close();
   });
 
-  for (const [name, codec, extension] of [['dora', 'vp9', 'webm'], ['emil', 'h264', 'mkv'], ['fay', 'av1', 'webm']]) {
+  for (const [name, codec, extension] of [
+    ['dora', 'vp9', 'webm'],
+    ['emil', 'h264', 'mkv'],
+    ['fay', 'av1', 'webm'],
+  ]) {
     test(`a caller who sends ${codec} is recorded as such`, async () => {
       const caller = await world.caller(name, { codecs: { video: codec } });
       const room = await caller.roomWith(world.recorderId);
@@ -125,7 +159,10 @@ describe('calls', () => {
     await seconds(3);
     const { directory, manifest } = await world.hangUp(gus, callId);
     await assertRight(world, directory);
-    assert.deepEqual(segmentsOf(manifest).map(({ codec }) => codec), ['opus']);
+    assert.deepEqual(
+      segmentsOf(manifest).map(({ codec }) => codec),
+      ['opus'],
+    );
     await gus.close();
   });
 
@@ -137,7 +174,12 @@ describe('calls', () => {
     const { directory, manifest } = await world.hangUp(hana, callId);
     // The sound card that Firefox is given here is pretended and slow: its seconds are not those of the wall.
     await assertRight(world, directory, { cadence: false });
-    assert.deepEqual(segmentsOf(manifest).map(({ codec }) => codec).sort(), ['opus', 'vp8']);
+    assert.deepEqual(
+      segmentsOf(manifest)
+        .map(({ codec }) => codec)
+        .sort(),
+      ['opus', 'vp8'],
+    );
     await hana.close();
   });
 });

@@ -12,10 +12,16 @@ import { binary } from './recorder.mjs';
 import { World } from './world.mjs';
 
 const { values } = parseArgs({
-  options: { once: { type: 'boolean', default: false }, seconds: { type: 'string', default: '12' }, help: { type: 'boolean' } },
+  options: {
+    once: { type: 'boolean', default: false },
+    seconds: { type: 'string', default: '12' },
+    help: { type: 'boolean' },
+  },
 });
 if (values.help) {
-  console.log('usage: ./demo [--once] [--seconds N]\n  --once     end after N seconds of calls and judge what was recorded');
+  console.log(
+    'usage: ./demo [--once] [--seconds N]\n  --once     end after N seconds of calls and judge what was recorded',
+  );
   process.exit(0);
 }
 
@@ -28,7 +34,10 @@ const brief = (call) =>
   `${call.room_name}: ` +
   call.participants
     .flatMap(({ tracks }) => tracks)
-    .map((track) => `${track.source} ${track.codec ?? '…'} ${track.media_seconds.toFixed(0)} s ${size(track.bytes)}`)
+    .map(
+      (track) =>
+        `${track.source} ${track.codec ?? '…'} ${track.media_seconds.toFixed(0)} s ${size(track.bytes)}`,
+    )
     .join(', ');
 
 try {
@@ -37,7 +46,11 @@ try {
   const stamp = new Date().toISOString().replace(/[-:]|\.\d+/g, '');
   const folder = path.resolve(import.meta.dirname, '../../.cache/demo', stamp);
   await mkdir(folder, { recursive: true });
-  const world = await World.start({ directory: folder, log: say, changes: { recordings: { directory: path.join(folder, 'recordings') } } });
+  const world = await World.start({
+    directory: folder,
+    log: say,
+    changes: { recordings: { directory: path.join(folder, 'recordings') } },
+  });
   say(`the recorder's page: ${world.recorder.url}/`);
 
   say('two people open their clients');
@@ -48,8 +61,12 @@ try {
     ben.roomWith(world.recorderId, { name: 'Workshop' }),
   ]);
   const calls = await Promise.all([ada.call(adas), ben.call(bens)]);
-  calls.forEach(({ connectedMs }, at) => say(`${['Ada', 'Ben'][at]} is connected after ${Math.round(connectedMs)} ms`));
-  const notice = await world.notice(ada, adas, ({ content }) => content['m.mentions']?.user_ids?.includes(ada.userId));
+  calls.forEach(({ connectedMs }, at) =>
+    say(`${['Ada', 'Ben'][at]} is connected after ${Math.round(connectedMs)} ms`),
+  );
+  const notice = await world.notice(ada, adas, ({ content }) =>
+    content['m.mentions']?.user_ids?.includes(ada.userId),
+  );
   say(`in Ada's room the recorder says: ${notice.content.body.split('\n')[0]}`);
 
   if (!values.once) {
@@ -70,7 +87,10 @@ try {
     if (passed % 4 === 3) for (const call of await world.recorder.calls()) say(brief(call));
   }
   say('they hang up');
-  const sessions = await Promise.all([world.hangUp(ada, calls[0].callId), world.hangUp(ben, calls[1].callId)]);
+  const sessions = await Promise.all([
+    world.hangUp(ada, calls[0].callId),
+    world.hangUp(ben, calls[1].callId),
+  ]);
   say(`the files were final after ${sessions.map(({ finalMs }) => `${finalMs} ms`).join(' and ')}`);
   say('decoding everything and comparing it with what the clients sent');
   let right = true;
@@ -82,12 +102,16 @@ try {
     console.log(`\n${directory}`);
     for (const { participant, beeps, flashes, offset_median_ms } of verdict.participants) {
       const apart = offset_median_ms === null ? 'unknown' : `${offset_median_ms.toFixed(1)} ms`;
-      console.log(`  ${participant}: ${beeps} beeps and ${flashes} flashes, sound and picture ${apart} apart`);
+      console.log(
+        `  ${participant}: ${beeps} beeps and ${flashes} flashes, sound and picture ${apart} apart`,
+      );
     }
     for (const problem of verdict.problems) console.log(`  WRONG: ${problem}`);
   }
   console.log(`\n${table(rows)}\n`);
-  console.log(right ? 'Every frame that was sent is in the files, byte for byte.' : 'The files are not right.');
+  console.log(
+    right ? 'Every frame that was sent is in the files, byte for byte.' : 'The files are not right.',
+  );
   process.exitCode = right ? 0 : 1;
 } catch (error) {
   console.error(error.message);

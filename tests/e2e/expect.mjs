@@ -29,7 +29,9 @@ export async function countsAfter(recorder, work, test, timeoutMs = 10_000) {
     async () => {
       const after = await recorder.totals();
       const moved = Object.fromEntries(
-        Object.entries(after).map(([name, value]) => [name, value - (before[name] ?? 0)]).filter(([, value]) => value !== 0),
+        Object.entries(after)
+          .map(([name, value]) => [name, value - (before[name] ?? 0)])
+          .filter(([, value]) => value !== 0),
       );
       if (!test(moved)) throw new Error(JSON.stringify(moved));
       return moved;
@@ -47,5 +49,10 @@ export function sentRate(before, after, kind) {
 
 /** Lines of one media section of a description. */
 export function section(sdp, kind) {
-  return sdp.split(/\r?\n(?=m=)/).find((part) => part.startsWith(`m=${kind} `))?.split(/\r?\n/) ?? [];
+  return (
+    sdp
+      .split(/\r?\n(?=m=)/)
+      .find((part) => part.startsWith(`m=${kind} `))
+      ?.split(/\r?\n/) ?? []
+  );
 }

@@ -39,16 +39,25 @@ describe('the harness', () => {
       assert.deepEqual(streams.map(({ codec }) => codec).sort(), ['opus', 'vp8']);
       for (const { kind, frames } of streams) {
         assert.ok(frames.length >= (kind === 'audio' ? 60 : 20), `${frames.length} frames of ${kind}`);
-        assert.ok(frames.every(({ ms }, at) => at === 0 || ms > frames[at - 1].ms), `${kind} out of order`);
+        assert.ok(
+          frames.every(({ ms }, at) => at === 0 || ms > frames[at - 1].ms),
+          `${kind} out of order`,
+        );
         if (kind === 'video') assert.equal(frames[0].type, 'key');
-        else assert.ok(frames.every(({ ms }, at) => at === 0 || ms - frames[at - 1].ms === 20), 'sound has holes');
+        else
+          assert.ok(
+            frames.every(({ ms }, at) => at === 0 || ms - frames[at - 1].ms === 20),
+            'sound has holes',
+          );
       }
     });
   }
 
   test('a caller who may only relay does so', async () => {
     const { stats } = await callListener('relayed', { relayOnly: true });
-    const pair = stats.find(({ type, nominated, state }) => type === 'candidate-pair' && nominated && state === 'succeeded');
+    const pair = stats.find(
+      ({ type, nominated, state }) => type === 'candidate-pair' && nominated && state === 'succeeded',
+    );
     const local = stats.find(({ id }) => id === pair.localCandidateId);
     assert.equal(local.candidateType, 'relay');
   });

@@ -23,21 +23,35 @@ describe('bad input', () => {
     goodCall = await good.call(await good.roomWith(world.recorderId, { encrypted: true }));
     raw = await world.synapse.login(await world.user('ben'), 'raw');
     room = await raw.createRoom({ invite: [world.recorderId] });
-    await until('the recorder in the room', async () => (await raw.members(room)).get(world.recorderId) === 'join');
+    await until(
+      'the recorder in the room',
+      async () => (await raw.members(room)).get(world.recorderId) === 'join',
+    );
   });
   after(() => leave());
 
   const invite = (call_id, offer, more = {}) =>
     raw.send(room, 'm.call.invite', {
-      call_id, party_id: raw.deviceId, version: '1', lifetime: 60_000, invitee: world.recorderId, offer, ...more,
+      call_id,
+      party_id: raw.deviceId,
+      version: '1',
+      lifetime: 60_000,
+      invitee: world.recorderId,
+      offer,
+      ...more,
     });
   const hangup = (call_id) =>
     raw.send(room, 'm.call.hangup', { call_id, party_id: raw.deviceId, version: '1', reason: 'user_hangup' });
   const said = async (type, call_id) =>
-    (await raw.recent(room, 200)).filter((event) =>
-      event.sender === world.recorderId && event.type === type && event.content.call_id === call_id);
+    (await raw.recent(room, 200)).filter(
+      (event) =>
+        event.sender === world.recorderId && event.type === type && event.content.call_id === call_id,
+    );
   const answered = (call_id) =>
-    until(`an answer to ${call_id.slice(0, 40)}`, async () => (await said('m.call.answer', call_id)).length > 0);
+    until(
+      `an answer to ${call_id.slice(0, 40)}`,
+      async () => (await said('m.call.answer', call_id)).length > 0,
+    );
 
   /** It takes calls, and the good one is still running. */
   async function wellAfter() {
@@ -47,11 +61,15 @@ describe('bad input', () => {
     await invite(id, offer);
     await answered(id);
     await hangup(id);
-    await until('only the good call', async () => {
-      const calls = await world.recorder.calls();
-      if (calls.length !== 1) throw new Error(`${calls.length} calls`);
-      return true;
-    }, { timeoutMs: 20_000 });
+    await until(
+      'only the good call',
+      async () => {
+        const calls = await world.recorder.calls();
+        if (calls.length !== 1) throw new Error(`${calls.length} calls`);
+        return true;
+      },
+      { timeoutMs: 20_000 },
+    );
     const health = await fetch(`${world.recorder.url}/healthz`);
     assert.equal(health.status, 200, await health.text());
     assert.equal(await good.do('state'), 'connected');
@@ -62,18 +80,25 @@ describe('bad input', () => {
     const shared = await good.do('createRoom', { invite: [world.recorderId, mallory.userId] });
     await mallory.do('joinRoom', shared);
     await mallory.do('waitForJoin', shared, world.recorderId);
-    await countsAfter(world.recorder, async () => {
-      await mallory.do('placeCall', shared, {});
-      await mallory.do('waitForState', 'ended', 10_000);
-    }, ({ calls_refused_not_allowed }) => calls_refused_not_allowed === 1);
+    await countsAfter(
+      world.recorder,
+      async () => {
+        await mallory.do('placeCall', shared, {});
+        await mallory.do('waitForState', 'ended', 10_000);
+      },
+      ({ calls_refused_not_allowed }) => calls_refused_not_allowed === 1,
+    );
     assert.equal((await world.recorder.calls()).length, 1);
     await mallory.close();
   });
 
   test('a room invite from someone who is not allowed is not accepted', async () => {
     const mallory = await world.synapse.login(await world.user('mallory'), 'raw');
-    await countsAfter(world.recorder, () => mallory.createRoom({ invite: [world.recorderId] }),
-      ({ room_invites_refused }) => room_invites_refused >= 1);
+    await countsAfter(
+      world.recorder,
+      () => mallory.createRoom({ invite: [world.recorderId] }),
+      ({ room_invites_refused }) => room_invites_refused >= 1,
+    );
   });
 
   test('an invite sent twice is answered once', async () => {
@@ -116,11 +141,26 @@ describe('bad input', () => {
     await invite('many-candidates', await offerOf(good));
     await answered('many-candidates');
     for (const candidates of candidateBatches(10_000)) {
-      await raw.send(room, 'm.call.candidates', { call_id: 'many-candidates', party_id: raw.deviceId, version: '1', candidates });
+      await raw.send(room, 'm.call.candidates', {
+        call_id: 'many-candidates',
+        party_id: raw.deviceId,
+        version: '1',
+        candidates,
+      });
     }
     await raw.send(room, 'm.call.candidates', {
-      call_id: 'many-candidates', party_id: raw.deviceId, version: '1',
-      candidates: [{ candidate: '' }, {}, null, 7, { candidate: 7 }, { candidate: 'candidate:broken' }, { candidate: 'x'.repeat(10_000) }],
+      call_id: 'many-candidates',
+      party_id: raw.deviceId,
+      version: '1',
+      candidates: [
+        { candidate: '' },
+        {},
+        null,
+        7,
+        { candidate: 7 },
+        { candidate: 'candidate:broken' },
+        { candidate: 'x'.repeat(10_000) },
+      ],
     });
     await hangup('many-candidates');
     await wellAfter();
@@ -130,11 +170,22 @@ describe('bad input', () => {
     const offer = await offerOf(good);
     for (const id of hostileIds) await invite(id, offer, { party_id: id || 'x' });
     for (const id of hostileIds) {
-      await raw.send(room, 'm.call.hangup', { call_id: id, party_id: id || 'x', version: '1', reason: 'user_hangup' });
+      await raw.send(room, 'm.call.hangup', {
+        call_id: id,
+        party_id: id || 'x',
+        version: '1',
+        reason: 'user_hangup',
+      });
     }
     await wellAfter();
     const outside = (await readdir(world.recorder.directory)).sort();
-    assert.deepEqual(outside.filter((name) => !['recordings', 'store', 'password', 'passphrase', 'recorder.toml', 'recorder.log'].includes(name)), []);
+    assert.deepEqual(
+      outside.filter(
+        (name) =>
+          !['recordings', 'store', 'password', 'passphrase', 'recorder.toml', 'recorder.log'].includes(name),
+      ),
+      [],
+    );
     for (const { directory } of await world.sessions()) {
       assert.ok(path.relative(world.recorder.recordings, directory).split(path.sep).length === 2, directory);
     }
@@ -143,9 +194,16 @@ describe('bad input', () => {
   test('a flood of invites is refused beyond the limit and ebbs away', async () => {
     const offer = await offerOf(good);
     const ids = Array.from({ length: 200 }, (_, at) => `flood-${at}`);
-    await countsAfter(world.recorder, async () => {
-      for (let at = 0; at < ids.length; at += 20) await Promise.all(ids.slice(at, at + 20).map((id) => invite(id, offer)));
-    }, (moved) => (moved.calls_answered ?? 0) + (moved.calls_refused_busy ?? 0) + (moved.signals_ignored ?? 0) >= 20, 30_000);
+    await countsAfter(
+      world.recorder,
+      async () => {
+        for (let at = 0; at < ids.length; at += 20)
+          await Promise.all(ids.slice(at, at + 20).map((id) => invite(id, offer)));
+      },
+      (moved) =>
+        (moved.calls_answered ?? 0) + (moved.calls_refused_busy ?? 0) + (moved.signals_ignored ?? 0) >= 20,
+      30_000,
+    );
     assert.ok((await world.recorder.calls()).length <= 20, 'more calls than calls.max');
     for (let at = 0; at < ids.length; at += 20) await Promise.all(ids.slice(at, at + 20).map(hangup));
     await wellAfter();

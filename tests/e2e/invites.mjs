@@ -46,6 +46,18 @@ export function candidateBatches(count, each = 250) {
 
 /** Call ids that would like to be paths, markup or a burden. */
 export const hostileIds = [
-  '../../../../tmp/escaped', '/etc/passwd', '..', '.', '', 'nul\u0000byte', '🎥☎️', '-rf', 'CON', 'a'.repeat(10_000),
-  '<script>alert(1)</script>', 'line\nbreak', '\u202egnp.exe', ' ',
+  '../../../../tmp/escaped',
+  '/etc/passwd',
+  '..',
+  '.',
+  '',
+  'nul\u0000byte',
+  '🎥☎️',
+  '-rf',
+  'CON',
+  'a'.repeat(10_000),
+  '<script>alert(1)</script>',
+  'line\nbreak',
+  '\u202egnp.exe',
+  ' ',
 ];

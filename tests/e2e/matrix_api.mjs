@@ -29,13 +29,18 @@ export class MatrixApi {
     });
     const text = await response.text();
     if (!response.ok) {
-      throw Object.assign(new Error(`${method} ${path}: ${response.status} ${text}`), { status: response.status });
+      throw Object.assign(new Error(`${method} ${path}: ${response.status} ${text}`), {
+        status: response.status,
+      });
     }
     return text ? JSON.parse(text) : {};
   }
 
   async createRoom(options = {}) {
-    const { room_id } = await this.request('POST', '/createRoom', { preset: 'trusted_private_chat', ...options });
+    const { room_id } = await this.request('POST', '/createRoom', {
+      preset: 'trusted_private_chat',
+      ...options,
+    });
     return room_id;
   }
 

@@ -22,7 +22,7 @@ describe('the way to the recorder', () => {
     const callId = await ada.do('placeCall', room, {});
     await until('the key to be held back', () => world.proxy.held.length > 0);
     await seconds(1.5);
-    assert.equal((await ada.do('state')), 'invite_sent');
+    assert.equal(await ada.do('state'), 'invite_sent');
     world.proxy.holdKeys = false;
     // The next answer of the homeserver takes the keys along.
     await ada.do('send', room, 'now');
@@ -37,7 +37,11 @@ describe('the way to the recorder', () => {
     const ben = await world.caller('ben');
     const room = await ben.roomWith(world.recorderId);
     for (const fault of [
-      { status: 429, body: '{"errcode":"M_LIMIT_EXCEEDED","error":"slow","retry_after_ms":300}', headers: { 'retry-after': '1' } },
+      {
+        status: 429,
+        body: '{"errcode":"M_LIMIT_EXCEEDED","error":"slow","retry_after_ms":300}',
+        headers: { 'retry-after': '1' },
+      },
       { status: 500, body: '{"errcode":"M_UNKNOWN","error":"internal"}' },
       { status: 200, body: '<html>not the homeserver</html>' },
       { status: 502, body: '' },
@@ -62,7 +66,9 @@ describe('the way to the recorder', () => {
     const { callId } = await cleo.call(room);
     await seconds(2);
     const stats = await cleo.do('stats');
-    const pair = stats.find(({ type, nominated, state }) => type === 'candidate-pair' && nominated && state === 'succeeded');
+    const pair = stats.find(
+      ({ type, nominated, state }) => type === 'candidate-pair' && nominated && state === 'succeeded',
+    );
     assert.equal(stats.find(({ id }) => id === pair.localCandidateId).candidateType, 'relay');
     const { directory } = await world.hangUp(cleo, callId);
     await assertRight(world, directory, { content: false });

@@ -12,7 +12,11 @@ export class Child {
   constructor(name, command, args, { cwd, env, log } = {}) {
     this.name = name;
     this.tail = [];
-    this.process = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.process = spawn(command, args, {
+      cwd,
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     this.ended = new Promise((resolve) => {
       this.process.once('error', (error) => resolve({ error }));
       this.process.once('close', (code, signal) => resolve({ code, signal }));
@@ -60,7 +64,9 @@ export class Child {
       return await Promise.race([
         found,
         this.ended.then(() => {
-          throw new Error(`${this.name} ended: ${JSON.stringify(this.how)}\n${this.tail.slice(-30).join('\n')}`);
+          throw new Error(
+            `${this.name} ended: ${JSON.stringify(this.how)}\n${this.tail.slice(-30).join('\n')}`,
+          );
         }),
         deadline(timeoutMs, `${this.name} to print ${pattern}`),
       ]);
@@ -133,7 +139,9 @@ let leaving;
 export function leave() {
   leaving ??= (async () => {
     for (const work of atExit.reverse()) {
-      await Promise.resolve().then(work).catch(() => {});
+      await Promise.resolve()
+        .then(work)
+        .catch(() => {});
     }
     await Promise.all([...running].map((child) => child.stop('SIGTERM', 5_000)));
   })();
@@ -144,6 +152,10 @@ export function leave() {
 process.on('exit', () => {
   for (const child of running) child.process.kill('SIGKILL');
 });
-for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143], ['SIGHUP', 129]]) {
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+  ['SIGHUP', 129],
+]) {
   process.on(signal, () => leave().then(() => process.exit(code)));
 }

@@ -34,7 +34,14 @@ export class Proxy {
     if (isSync) delete headers['accept-encoding'];
     const body = [];
     const onward = http.request(
-      { host: this.target.hostname, port: this.target.port, method: request.method, path: request.url, headers, agent: this.agent },
+      {
+        host: this.target.hostname,
+        port: this.target.port,
+        method: request.method,
+        path: request.url,
+        headers,
+        agent: this.agent,
+      },
       (answer) => {
         if (!isSync || answer.statusCode !== 200) {
           response.writeHead(answer.statusCode, answer.headers);

@@ -37,6 +37,7 @@ export class Recorder {
     recorder.recordings = changes.recordings?.directory ?? path.join(directory, 'recordings');
     recorder.webPort = await freePort();
     recorder.url = `http://127.0.0.1:${recorder.webPort}`;
+    await mkdir(directory, { recursive: true });
     await mkdir(recorder.recordings, { recursive: true, mode: 0o750 });
     const secret = async (name, text) => {
       const file = path.join(directory, name);
@@ -58,7 +59,8 @@ export class Recorder {
       web: { listen: `127.0.0.1:${recorder.webPort}` },
       log: { filter: process.env.RECORDER_LOG ?? 'info', format: 'text' },
     };
-    for (const [section, keys] of Object.entries(changes)) settings[section] = { ...settings[section], ...keys };
+    for (const [section, keys] of Object.entries(changes))
+      settings[section] = { ...settings[section], ...keys };
     const text = Object.entries(settings)
       .map(([section, keys]) => {
         const lines = Object.entries(keys).map(([key, value]) => `${key} = ${toml(value)}`);
@@ -88,7 +90,9 @@ export class Recorder {
       async () => {
         if (!this.child.alive) {
           const tail = this.child.tail.slice(-20).join('\n');
-          throw Object.assign(new Error(`the recorder ended: ${JSON.stringify(this.child.how)}\n${tail}`), { fatal: true });
+          throw Object.assign(new Error(`the recorder ended: ${JSON.stringify(this.child.how)}\n${tail}`), {
+            fatal: true,
+          });
         }
         const answer = await fetch(`${this.url}/readyz`);
         if (!answer.ok) throw new Error(await answer.text());

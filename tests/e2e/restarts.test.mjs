@@ -60,14 +60,24 @@ describe('restarts', () => {
     const readyAt = Date.now();
     const endedAt = await ben.do('waitForState', 'ended', 10_000).then(() => Date.now());
     assert.ok(endedAt - readyAt <= 2000, `hung up ${endedAt - readyAt} ms after the first sync`);
-    const repaired = await world.session(callId, ({ recoveries, state }) => recoveries.length > 0 && state === 'complete');
+    const repaired = await world.session(
+      callId,
+      ({ recoveries, state }) => recoveries.length > 0 && state === 'complete',
+    );
     assert.ok(Date.now() - began <= 10_000 + (readyAt - began), 'the repair took longer than ten seconds');
-    assert.ok(repaired.manifest.recoveries[0].lost_at_most_s <= 3, JSON.stringify(repaired.manifest.recoveries));
+    assert.ok(
+      repaired.manifest.recoveries[0].lost_at_most_s <= 3,
+      JSON.stringify(repaired.manifest.recoveries),
+    );
     assert.equal(repaired.manifest.end_reason, 'restarted');
     await ben.appendTruth(world.truthFile);
     // Without loss at most one second of media is missing.
     await assertRight(world, directory, { before: killedAt, trailingMs: 1000 });
-    await world.notice(ben, room, ({ at, content }) => at >= began && /restart|interrupt/i.test(content.body));
+    await world.notice(
+      ben,
+      room,
+      ({ at, content }) => at >= began && /restart|interrupt/i.test(content.body),
+    );
 
     const next = await ben.call(room);
     await seconds(2);
@@ -86,7 +96,9 @@ describe('restarts', () => {
     assert.equal((await world.recorder.calls()).length, 1, 'the call went on');
     await world.synapse.run();
     // The caller's client is back when it can send.
-    await until('the homeserver to take messages again', () => cleo.do('send', room, 'back'), { timeoutMs: 20_000 });
+    await until('the homeserver to take messages again', () => cleo.do('send', room, 'back'), {
+      timeoutMs: 20_000,
+    });
     const hungUpAt = await cleo.do('hangup');
     const { directory, manifest } = await world.session(callId, undefined, 30_000);
     await cleo.appendTruth(world.truthFile);
@@ -113,7 +125,10 @@ describe('restarts', () => {
     await raw.send(other, 'm.call.hangup', content('hung-up', { reason: 'user_hangup' }));
     await invite('answered-elsewhere');
     await elsewhere.send(other, 'm.call.answer', {
-      call_id: 'answered-elsewhere', party_id: 'ELSEWHERE', version: '1', answer: { type: 'answer', sdp: 'v=0' },
+      call_id: 'answered-elsewhere',
+      party_id: 'ELSEWHERE',
+      version: '1',
+      answer: { type: 'answer', sdp: 'v=0' },
     });
     const callId = await dora.do('placeCall', room, {});
     await dora.do('waitForState', 'invite_sent', 5000);
@@ -124,8 +139,13 @@ describe('restarts', () => {
     await seconds(2);
     const { directory } = await world.hangUp(dora, callId);
     await assertRight(world, directory, { content: false });
-    const answers = (await raw.recent(other)).filter(({ type, sender }) => type === 'm.call.answer' && sender === world.recorderId);
-    assert.deepEqual(answers.map(({ content: { call_id, party_id } }) => `${call_id} ${party_id}`), ['answered-elsewhere ELSEWHERE']);
+    const answers = (await raw.recent(other)).filter(
+      ({ type, sender }) => type === 'm.call.answer' && sender === world.recorderId,
+    );
+    assert.deepEqual(
+      answers.map(({ content: { call_id, party_id } }) => `${call_id} ${party_id}`),
+      ['answered-elsewhere ELSEWHERE'],
+    );
     await Promise.all([dora.close(), emil.close()]);
   });
 });

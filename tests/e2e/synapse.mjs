@@ -38,7 +38,13 @@ export class Synapse {
       media_store_path: path.join(this.directory, 'media'),
       log_config: path.join(this.directory, 'log.yaml'),
       listeners: [
-        { port: this.port, bind_addresses: ['127.0.0.1'], type: 'http', tls: false, resources: [{ names: ['client'] }] },
+        {
+          port: this.port,
+          bind_addresses: ['127.0.0.1'],
+          type: 'http',
+          tls: false,
+          resources: [{ names: ['client'] }],
+        },
       ],
       database: { name: 'sqlite3', args: { database: path.join(this.directory, 'homeserver.db') } },
       registration_shared_secret: this.secret,
@@ -69,7 +75,11 @@ export class Synapse {
       version: 1,
       formatters: { plain: { format: '%(asctime)s %(levelname)s %(name)s %(message)s' } },
       handlers: {
-        file: { class: 'logging.FileHandler', formatter: 'plain', filename: path.join(this.directory, 'synapse.log') },
+        file: {
+          class: 'logging.FileHandler',
+          formatter: 'plain',
+          filename: path.join(this.directory, 'synapse.log'),
+        },
       },
       root: { level: 'WARNING', handlers: ['file'] },
       disable_existing_loggers: false,
@@ -91,7 +101,9 @@ export class Synapse {
       'Synapse to answer',
       async () => {
         if (!this.child.alive) {
-          throw Object.assign(new Error(`Synapse ended:\n${this.child.tail.slice(-20).join('\n')}`), { fatal: true });
+          throw Object.assign(new Error(`Synapse ended:\n${this.child.tail.slice(-20).join('\n')}`), {
+            fatal: true,
+          });
         }
         return (await fetch(`${this.url}/_matrix/client/versions`)).ok;
       },

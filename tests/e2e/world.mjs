@@ -91,7 +91,10 @@ export class World {
       for (const name of await readdir(folder)) {
         const directory = path.join(folder, name);
         try {
-          found.push({ directory, manifest: JSON.parse(await readFile(path.join(directory, 'session.json'), 'utf8')) });
+          found.push({
+            directory,
+            manifest: JSON.parse(await readFile(path.join(directory, 'session.json'), 'utf8')),
+          });
         } catch (error) {
           // A folder whose first snapshot is not there yet.
           if (error.code !== 'ENOENT') throw error;
@@ -114,7 +117,9 @@ export class World {
         { timeoutMs, everyMs: 30 },
       );
     } catch (error) {
-      error.message += last ? `: it is ${last.manifest.state}, ${last.manifest.end_reason}` : ': there is none';
+      error.message += last
+        ? `: it is ${last.manifest.state}, ${last.manifest.end_reason}`
+        : ': there is none';
       throw error;
     }
   }
@@ -141,7 +146,9 @@ export class World {
       `a message of the recorder in the room`,
       async () => {
         const messages = await caller.do('messages', roomId);
-        const said = messages.filter(({ sender, type }) => sender === this.recorderId && type === 'm.room.message');
+        const said = messages.filter(
+          ({ sender, type }) => sender === this.recorderId && type === 'm.room.message',
+        );
         const match = said.find(test);
         if (!match) throw new Error(JSON.stringify(said.map(({ content }) => content.body)));
         return match;
@@ -160,7 +167,9 @@ export class World {
   #cleanUp() {
     this.#ending ??= (async () => {
       const quietly = (work) => Promise.resolve(work).catch(() => {});
-      await Promise.all([...this.browsers.values()].map((browser) => quietly(browser.then((one) => one.close()))));
+      await Promise.all(
+        [...this.browsers.values()].map((browser) => quietly(browser.then((one) => one.close()))),
+      );
       if (this.recorder?.child) await quietly(this.recorder.stop());
       await quietly(this.proxy?.stop());
       await quietly(this.synapse?.stop());
@@ -177,5 +186,20 @@ export class World {
 
 /** Who may call the recorder in tests. */
 export const friends = [
-  'ada', 'ben', 'cleo', 'dora', 'emil', 'fay', 'gus', 'hana', 'ivo', 'jana', 'kim', 'lea', 'max', 'nora', 'otto', 'pia',
+  'ada',
+  'ben',
+  'cleo',
+  'dora',
+  'emil',
+  'fay',
+  'gus',
+  'hana',
+  'ivo',
+  'jana',
+  'kim',
+  'lea',
+  'max',
+  'nora',
+  'otto',
+  'pia',
 ];

@@ -36,7 +36,9 @@ for (const directory of values.session) {
   });
   right &&= problems.length === 0;
   if (values.json) {
-    console.log(JSON.stringify({ session: directory, right: problems.length === 0, problems, streams, participants }));
+    console.log(
+      JSON.stringify({ session: directory, right: problems.length === 0, problems, streams, participants }),
+    );
     continue;
   }
   console.log(`${directory}\n${table(streams)}`);

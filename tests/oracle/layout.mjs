@@ -16,7 +16,8 @@ export function nameProblems(file, participant, source, codec) {
   const problems = [];
   const [, who, what, , extension] = match;
   if (!isSlug(who)) problems.push(`${file}: ${who} is not a slug`);
-  if (who !== participant && !who.endsWith(`-${participant}`)) problems.push(`${file} does not end in ${participant}`);
+  if (who !== participant && !who.endsWith(`-${participant}`))
+    problems.push(`${file} does not end in ${participant}`);
   if (what !== source) problems.push(`${file} says ${what}, the manifest ${source}`);
   if (extensionOf[codec] !== extension) problems.push(`${file} holds ${codec}`);
   return problems;
@@ -38,7 +39,8 @@ export async function diskProblems(directory, known) {
   const problems = [];
   const mode = async (place, wanted) => {
     const { mode } = await stat(place);
-    if ((mode & 0o777) !== wanted) problems.push(`${path.basename(place)} has mode ${(mode & 0o777).toString(8)}`);
+    if ((mode & 0o777) !== wanted)
+      problems.push(`${path.basename(place)} has mode ${(mode & 0o777).toString(8)}`);
   };
   await mode(directory, 0o750);
   await mode(path.dirname(directory), 0o750);
@@ -49,7 +51,8 @@ export async function diskProblems(directory, known) {
       problems.push(`${name} is not in the manifest`);
     }
   }
-  if (new Set(names.map((name) => name.toLowerCase())).size !== names.length) problems.push('names differ by case only');
+  if (new Set(names.map((name) => name.toLowerCase())).size !== names.length)
+    problems.push('names differ by case only');
   if (names.includes('journal.jsonl')) {
     const lines = (await readFile(path.join(directory, 'journal.jsonl'), 'utf8')).split('\n').filter(Boolean);
     lines.forEach((line, number) => {

@@ -40,13 +40,24 @@ export async function packets(file) {
       ...(await frameHashes(codec, data, 'length')),
     });
   }
-  return { codec, streams, packets: list, durationS: format.duration === undefined ? null : Number(format.duration) };
+  return {
+    codec,
+    streams,
+    packets: list,
+    durationS: format.duration === undefined ? null : Number(format.duration),
+  };
 }
 
 /** Decodes everything; the decoder's complaints, empty if there are none. */
 export async function decodeErrors(file) {
   try {
-    const { stderr } = await run('ffmpeg', ['-v', 'error', '-xerror', '-i', file, '-f', 'null', '-'], big);
+    // Times as they are: by default pictures are counted, and two within 1/15 s are an error of the output.
+    const asTheyAre = ['-fps_mode', 'passthrough', '-enc_time_base', '-1'];
+    const { stderr } = await run(
+      'ffmpeg',
+      ['-v', 'error', '-xerror', '-i', file, ...asTheyAre, '-f', 'null', '-'],
+      big,
+    );
     return stderr.trim();
   } catch (error) {
     return (error.stderr || error.message).trim();
@@ -69,7 +80,9 @@ export async function sound(file) {
     ['-v', 'error', '-i', file, '-f', 'f32le', '-ac', '2', '-ar', '48000', '-'],
     binary,
   );
-  const both = new Float32Array(stdout.buffer.slice(stdout.byteOffset, stdout.byteOffset + (stdout.length & ~7)));
+  const both = new Float32Array(
+    stdout.buffer.slice(stdout.byteOffset, stdout.byteOffset + (stdout.length & ~7)),
+  );
   const left = new Float32Array(both.length / 2);
   const right = new Float32Array(both.length / 2);
   for (let i = 0; i < left.length; i += 1) {
@@ -89,7 +102,19 @@ export async function sound(file) {
 export async function brightness(file) {
   const { stdout } = await run(
     'ffmpeg',
-    ['-v', 'error', '-i', file, '-vf', 'scale=16:9,format=gray', '-fps_mode', 'passthrough', '-f', 'rawvideo', '-'],
+    [
+      '-v',
+      'error',
+      '-i',
+      file,
+      '-vf',
+      'scale=16:9,format=gray',
+      '-fps_mode',
+      'passthrough',
+      '-f',
+      'rawvideo',
+      '-',
+    ],
     binary,
   );
   const size = 16 * 9;
@@ -119,8 +144,15 @@ function vint(bytes, at, keepMarker) {
 const SEGMENT = 0x18538067;
 const CLUSTER = 0x1f43b675;
 const names = new Map([
-  [SEGMENT, 'Segment'], [CLUSTER, 'Cluster'], [0x1c53bb6b, 'Cues'], [0x114d9b74, 'SeekHead'], [0x1549a966, 'Info'],
-  [0x1654ae6b, 'Tracks'], [0x1254c367, 'Tags'], [0xec, 'Void'], [0x1a45dfa3, 'EBML'],
+  [SEGMENT, 'Segment'],
+  [CLUSTER, 'Cluster'],
+  [0x1c53bb6b, 'Cues'],
+  [0x114d9b74, 'SeekHead'],
+  [0x1549a966, 'Info'],
+  [0x1654ae6b, 'Tracks'],
+  [0x1254c367, 'Tags'],
+  [0xec, 'Void'],
+  [0x1a45dfa3, 'EBML'],
 ]);
 
 /** The elements at the top of a Matroska file and directly within its segment, each {name, size}; size null = unknown. */

@@ -14,5 +14,7 @@ export async function schemaProblems(manifest, schema) {
   const Ajv = require('ajv/dist/2020').default;
   const validate = new Ajv({ allErrors: true, strict: false, validateFormats: false }).compile(schema);
   if (validate(manifest)) return [];
-  return validate.errors.slice(0, 20).map(({ instancePath, message }) => `session.json ${instancePath} ${message}`);
+  return validate.errors
+    .slice(0, 20)
+    .map(({ instancePath, message }) => `session.json ${instancePath} ${message}`);
 }

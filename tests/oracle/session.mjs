@@ -52,11 +52,13 @@ async function judgeFile(directory, track, segment, options) {
   if (said.codec !== segment.codec) problems.push(`holds ${said.codec}, the manifest says ${segment.codec}`);
   if (said.streams.length !== 1) problems.push(`${said.streams.length} streams in one file`);
   if (said.packets.length === 0) return { said, problems: [...problems, 'no frames'] };
-  if (said.packets.length !== segment.frames) problems.push(`${said.packets.length} frames, the manifest says ${segment.frames}`);
+  if (said.packets.length !== segment.frames)
+    problems.push(`${said.packets.length} frames, the manifest says ${segment.frames}`);
   if (said.packets[0].ms !== 0) problems.push(`the first block is at ${said.packets[0].ms} ms`);
   if (track.kind === 'video' && !said.packets[0].key) problems.push('does not begin with a key frame');
   const span = said.packets.at(-1).ms / 1000;
-  if (Math.abs(segment.media_seconds - span) > 0.2) problems.push(`media_seconds ${segment.media_seconds}, blocks span ${span}`);
+  if (Math.abs(segment.media_seconds - span) > 0.2)
+    problems.push(`media_seconds ${segment.media_seconds}, blocks span ${span}`);
   if (Math.abs(segment.end_s - segment.start_s - span) > 0.3) {
     problems.push(`from ${segment.start_s} to ${segment.end_s}, blocks span ${span}`);
   }
@@ -87,25 +89,33 @@ function meaning(participant, found, voice, voices, options) {
       const share = toneShare(sound, voice, all);
       measures.tone = Math.min(measures.tone ?? 1, share.tone);
       measures.stereo = Math.min(measures.stereo ?? 1, share.stereo);
-      if (share.looked === 0 || share.tone < 0.95) problems.push(`${file}: not the caller's tone (${share.tone})`);
-      if (share.looked === 0 || share.stereo < 0.95) problems.push(`${file}: sides are not apart (${share.stereo})`);
+      if (share.looked === 0 || share.tone < 0.95)
+        problems.push(`${file}: not the caller's tone (${share.tone})`);
+      if (share.looked === 0 || share.stereo < 0.95)
+        problems.push(`${file}: sides are not apart (${share.stereo})`);
     }
   }
   measures.beeps = found.beeps.length;
   measures.flashes = found.flashes.length;
   if (!options.cadence) return { problems, measures };
-  for (const [what, times, span] of [['beeps', found.beeps, found.soundSpan], ['flashes', found.flashes, found.pictureSpan]]) {
+  for (const [what, times, span] of [
+    ['beeps', found.beeps, found.soundSpan],
+    ['flashes', found.flashes, found.pictureSpan],
+  ]) {
     if (span === 0) continue;
     const missed = missedSeconds(times);
     if (missed.length) problems.push(`${participant.id}: no ${what} in second ${missed.join(', ')}`);
-    if (times.length < Math.floor(span) - 1) problems.push(`${participant.id}: ${times.length} ${what} in ${span.toFixed(1)} s`);
+    if (times.length < Math.floor(span) - 1)
+      problems.push(`${participant.id}: ${times.length} ${what} in ${span.toFixed(1)} s`);
   }
   const apart = offsets(found.beeps, found.flashes);
   measures.offset_median_ms = apart.length ? percentile(apart, 0.5) * 1000 : null;
   measures.offset_p95_ms = apart.length ? percentile(apart, 0.95) * 1000 : null;
   measures.offset_mean_ms = apart.length ? (apart.reduce((a, b) => a + b, 0) / apart.length) * 1000 : null;
   if (apart.length && percentile(apart, 0.5) > options.offsetMedian) {
-    problems.push(`${participant.id}: beeps and flashes ${measures.offset_median_ms.toFixed(1)} ms apart (median)`);
+    problems.push(
+      `${participant.id}: beeps and flashes ${measures.offset_median_ms.toFixed(1)} ms apart (median)`,
+    );
   }
   if (apart.length && percentile(apart, 0.95) > options.offsetP95) {
     problems.push(`${participant.id}: beeps and flashes ${measures.offset_p95_ms.toFixed(1)} ms apart (p95)`);
@@ -121,16 +131,23 @@ export async function judgeSession(directory, truth, given = {}) {
   const options = { ...defaults, ...given };
   const problems = [];
   const manifest = JSON.parse(await readFile(path.join(directory, 'session.json'), 'utf8'));
-  if (options.schema !== false) problems.push(...(await schemaProblems(manifest, options.schema ?? undefined)));
-  if (manifest.state !== options.state) problems.push(`the session is ${manifest.state}, not ${options.state}`);
-  if (manifest.state === 'complete' && typeof manifest.ended_s !== 'number') problems.push('ended_s is missing');
-  if (manifest.integrity?.verified === false) problems.push(`integrity: ${manifest.integrity.problems.join('; ')}`);
+  if (options.schema !== false)
+    problems.push(...(await schemaProblems(manifest, options.schema ?? undefined)));
+  if (manifest.state !== options.state)
+    problems.push(`the session is ${manifest.state}, not ${options.state}`);
+  if (manifest.state === 'complete' && typeof manifest.ended_s !== 'number')
+    problems.push('ended_s is missing');
+  if (manifest.integrity?.verified === false)
+    problems.push(`integrity: ${manifest.integrity.problems.join('; ')}`);
 
-  const files = manifest.participants.flatMap(({ tracks }) => tracks.flatMap(({ segments }) => segments.map(({ file }) => file)));
+  const files = manifest.participants.flatMap(({ tracks }) =>
+    tracks.flatMap(({ segments }) => segments.map(({ file }) => file)),
+  );
   if (options.disk) {
     problems.push(...folderProblems(directory, manifest.room.id), ...(await diskProblems(directory, files)));
   }
-  if (new Set(files.map((file) => file.toLowerCase())).size !== files.length) problems.push('a file is listed twice');
+  if (new Set(files.map((file) => file.toLowerCase())).size !== files.length)
+    problems.push('a file is listed twice');
 
   const streams = truth ? streamsOf(truth.frames, manifest.call_id) : [];
   const epoch = Date.parse(manifest.epoch.replace(/(\.\d{3})\d*/, '$1')) / 1000;
@@ -141,7 +158,8 @@ export async function judgeSession(directory, truth, given = {}) {
   for (const participant of manifest.participants) {
     const found = { sound: [], beeps: [], flashes: [], soundSpan: 0, pictureSpan: 0 };
     for (const stay of participant.presence) {
-      if (stay.left_s !== null && stay.left_s < stay.joined_s) problems.push(`${participant.id} left before joining`);
+      if (stay.left_s !== null && stay.left_s < stay.joined_s)
+        problems.push(`${participant.id} left before joining`);
     }
     if (participant.presence.length === 0) problems.push(`${participant.id} has no presence`);
     for (const track of participant.tracks) {
@@ -157,8 +175,14 @@ export async function judgeSession(directory, truth, given = {}) {
         }
         add(judged.problems);
         const row = {
-          participant: participant.user_id ?? participant.id, track: track.id, source: track.source, codec: segment.codec,
-          seconds: segment.media_seconds, frames: segment.frames, size: judged.bytes, lost: segment.ledger?.lost ?? 0,
+          participant: participant.user_id ?? participant.id,
+          track: track.id,
+          source: track.source,
+          codec: segment.codec,
+          seconds: segment.media_seconds,
+          frames: segment.frames,
+          size: judged.bytes,
+          lost: segment.ledger?.lost ?? 0,
           file: segment.file,
         };
         rows.push(row);
@@ -167,7 +191,8 @@ export async function judgeSession(directory, truth, given = {}) {
 
         if (truth) {
           const mine = streams.filter(
-            ({ kind, user_id }) => kind === track.kind && (!participant.user_id || user_id === participant.user_id),
+            ({ kind, user_id }) =>
+              kind === track.kind && (!participant.user_id || user_id === participant.user_id),
           );
           const stream = findStream(packets, mine);
           if (!stream) {
@@ -175,8 +200,10 @@ export async function judgeSession(directory, truth, given = {}) {
             continue;
           }
           const layer = layOver(packets, stream);
-          if (layer.unsent.length) add([`${layer.unsent.length} frames were not sent so, the first is ${layer.unsent[0]}`]);
-          if (layer.mistimed.length) add([`${layer.mistimed.length} frames are off their time, the first is ${layer.mistimed[0]}`]);
+          if (layer.unsent.length)
+            add([`${layer.unsent.length} frames were not sent so, the first is ${layer.unsent[0]}`]);
+          if (layer.mistimed.length)
+            add([`${layer.mistimed.length} frames are off their time, the first is ${layer.mistimed[0]}`]);
           if (layer.disordered.length) add([`${layer.disordered.length} frames out of order`]);
           row.worst_ms = layer.worstMs;
           if (!used.has(stream)) used.set(stream, []);
@@ -211,7 +238,10 @@ export async function judgeSession(directory, truth, given = {}) {
   }
 
   for (const [stream, layers] of used) {
-    const missing = missingOf(stream, layers.map(({ layer }) => layer));
+    const missing = missingOf(
+      stream,
+      layers.map(({ layer }) => layer),
+    );
     const explained = layers.reduce((sum, { ledger }) => sum + explainedByLedger(ledger), 0);
     const name = `${stream.user_id} ${stream.codec} ${stream.ssrc}`;
     const rate = stream.kind === 'audio' ? 50 : 15;
@@ -222,14 +252,19 @@ export async function judgeSession(directory, truth, given = {}) {
     layers[0].row.trailing = missing.trailing;
     if (missing.twice.length) problems.push(`${name}: ${missing.twice.length} frames are in two places`);
     if (missing.inside.length > explained + tolerated) {
-      problems.push(`${name}: ${missing.inside.length} sent frames are missing, ledgers explain ${explained}`);
+      problems.push(
+        `${name}: ${missing.inside.length} sent frames are missing, ledgers explain ${explained}`,
+      );
     }
     if (missing.leadingMs > options.leadingMs) problems.push(`${name}: begins ${missing.leadingMs} ms late`);
-    if (missing.trailingMs > options.trailingMs) problems.push(`${name}: ends ${missing.trailingMs} ms early`);
+    if (missing.trailingMs > options.trailingMs)
+      problems.push(`${name}: ends ${missing.trailingMs} ms early`);
   }
   for (const stream of streams) {
     if (!used.has(stream) && stream.frames.length >= options.expectStreamsOf) {
-      problems.push(`${stream.user_id}: a stream of ${stream.frames.length} ${stream.codec} frames has no file`);
+      problems.push(
+        `${stream.user_id}: a stream of ${stream.frames.length} ${stream.codec} frames has no file`,
+      );
     }
   }
   return { manifest, problems, streams: rows, participants: people };

@@ -74,10 +74,13 @@ export function toneShare({ left, right }, voice, all) {
     if (amplitude(left, at, window, BEEP_HZ) > 0.02) continue;
     looked += 1;
     const strongest = (samples) =>
-      all.reduce((best, hertz) => {
-        const level = amplitude(samples, at, window, hertz);
-        return level > best.level ? { hertz, level } : best;
-      }, { hertz: 0, level: 0.005 });
+      all.reduce(
+        (best, hertz) => {
+          const level = amplitude(samples, at, window, hertz);
+          return level > best.level ? { hertz, level } : best;
+        },
+        { hertz: 0, level: 0.005 },
+      );
     if (strongest(left).hertz === voice.left && strongest(right).hertz === voice.right) good += 1;
     if (
       amplitude(right, at, window, voice.left) < amplitude(left, at, window, voice.left) / 4 &&
@@ -97,7 +100,10 @@ export function offWholeSecond(utcSeconds) {
 /** For each time in `a` the difference to the nearest of `b`, if it is within half a second. */
 export function offsets(a, b) {
   return a.flatMap((at) => {
-    const nearest = b.reduce((best, other) => (Math.abs(other - at) < Math.abs(best - at) ? other : best), Infinity);
+    const nearest = b.reduce(
+      (best, other) => (Math.abs(other - at) < Math.abs(best - at) ? other : best),
+      Infinity,
+    );
     return Math.abs(nearest - at) < 0.5 ? [at - nearest] : [];
   });
 }

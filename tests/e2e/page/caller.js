@@ -58,6 +58,8 @@ window.caller = {
       accessToken: login.access_token,
       useE2eForGroupCall: false,
       forceTURN: relayOnly,
+      // Callers in one browser share its databases.
+      cryptoStore: new sdk.MemoryCryptoStore(),
     });
     await client.initRustCrypto({ useIndexedDB: false });
     client.on('Call.incoming', (offered) => {
@@ -118,7 +120,19 @@ window.caller = {
   },
 
   async waitForState(state, timeoutMs) {
-    return eventually(`the call to be ${state}, is ${call?.state}`, () => call?.state === state && Date.now(), timeoutMs);
+    try {
+      return await eventually(
+        `the call to be ${state}`,
+        () => call?.state === state && Date.now(),
+        timeoutMs,
+      );
+    } catch (error) {
+      error.message += `; it went ${timeline
+        .slice(-8)
+        .map((entry) => entry.state ?? JSON.stringify(entry))
+        .join(', ')}`;
+      throw error;
+    }
   },
 
   state: () => call?.state ?? null,
@@ -154,7 +168,9 @@ window.caller = {
   async truth() {
     const taken = await takeTruth(call?.peerConn ?? connections.at(-1));
     const call_id = call?.callId ?? null;
-    return taken.map((frame) => JSON.stringify({ call_id, user_id: client.getUserId(), ...frame })).join('\n');
+    return taken
+      .map((frame) => JSON.stringify({ call_id, user_id: client.getUserId(), ...frame }))
+      .join('\n');
   },
 
   /** An offer of real audio and video whose connection is not used, for invites sent by hand. */

@@ -3,7 +3,8 @@
 // A container may not hold a frame's bytes as the encoder gave them: H264 changes start codes for lengths, AV1 leaves out
 // temporal delimiters and may or may not carry OBU sizes. `canonical` is a form that both sides can be brought to.
 
-const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, '0')).join('');
+const hex = (buffer) =>
+  Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, '0')).join('');
 
 async function sha256(bytes) {
   return hex(await crypto.subtle.digest('SHA-256', bytes));

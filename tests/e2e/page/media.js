@@ -133,7 +133,12 @@ function videoTrack({ label, width, height }) {
 export function installDevices() {
   const devices = navigator.mediaDevices;
   devices.enumerateDevices = async () =>
-    ['audioinput', 'videoinput'].map((kind) => ({ kind, deviceId: `synthetic-${kind}`, groupId: '', label: kind }));
+    ['audioinput', 'videoinput'].map((kind) => ({
+      kind,
+      deviceId: `synthetic-${kind}`,
+      groupId: '',
+      label: kind,
+    }));
   devices.getUserMedia = async ({ audio, video }) => {
     const tracks = [];
     if (audio) {

@@ -27,7 +27,11 @@ export function installTruth() {
   const { addTrack, addTransceiver } = Native.prototype;
   Native.prototype.addTrack = function (...args) {
     const sender = addTrack.apply(this, args);
-    attach(this, sender, this.getTransceivers().find((transceiver) => transceiver.sender === sender));
+    attach(
+      this,
+      sender,
+      this.getTransceivers().find((transceiver) => transceiver.sender === sender),
+    );
     return sender;
   };
   Native.prototype.addTransceiver = function (...args) {

@@ -19,7 +19,10 @@ async function record(sender, frame, bytes, metadata, at) {
     payload_type: metadata.payloadType,
     ...(metadata.type && { type: metadata.type }),
     ...(metadata.width && { width: metadata.width, height: metadata.height }),
-    ...(metadata.spatialIndex !== undefined && { spatial: metadata.spatialIndex, temporal: metadata.temporalIndex }),
+    ...(metadata.spatialIndex !== undefined && {
+      spatial: metadata.spatialIndex,
+      temporal: metadata.temporalIndex,
+    }),
     bytes: bytes.length,
     at,
     ...hashes,
@@ -50,7 +53,10 @@ self.onrtctransform = ({ transformer }) => {
       record(id, order++, bytes, metadata, at);
     },
   });
-  transformer.readable.pipeThrough(look).pipeTo(transformer.writable).catch(() => {});
+  transformer.readable
+    .pipeThrough(look)
+    .pipeTo(transformer.writable)
+    .catch(() => {});
 };
 
 self.onmessage = ({ data }) => {

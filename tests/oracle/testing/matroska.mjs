@@ -5,7 +5,11 @@ const size8 = (length) => {
   bytes.writeBigUInt64BE(BigInt(length) | (1n << 56n));
   return bytes;
 };
-const idBytes = (id) => Buffer.from(id.toString(16).padStart(id > 0xffff ? (id > 0xffffff ? 8 : 6) : id > 0xff ? 4 : 2, '0'), 'hex');
+const idBytes = (id) =>
+  Buffer.from(
+    id.toString(16).padStart(id > 0xffff ? (id > 0xffffff ? 8 : 6) : id > 0xff ? 4 : 2, '0'),
+    'hex',
+  );
 const element = (id, ...parts) => {
   const body = Buffer.concat(parts);
   return Buffer.concat([idBytes(id), size8(body.length), body]);
@@ -36,7 +40,15 @@ function opusHead(channels) {
 /**
  * A file of one track. `blocks`: [{ms, key, data}]. `cues: false` and `sized: false` make what a killed writer leaves.
  */
-export function matroska({ codec, blocks, width = 320, height = 180, privateData, cues = true, sized = true }) {
+export function matroska({
+  codec,
+  blocks,
+  width = 320,
+  height = 180,
+  privateData,
+  cues = true,
+  sized = true,
+}) {
   const audio = codec === 'opus';
   const entry = element(
     0xae,
@@ -81,9 +93,18 @@ export function matroska({ codec, blocks, width = 320, height = 180, privateData
   const body = Buffer.concat(parts);
   const header = element(
     0x1a45dfa3,
-    unsigned(0x4286, 1), unsigned(0x42f7, 1), unsigned(0x42f2, 4), unsigned(0x42f3, 8),
-    text(0x4282, codec === 'h264' ? 'matroska' : 'webm'), unsigned(0x4287, 4), unsigned(0x4285, 2),
+    unsigned(0x4286, 1),
+    unsigned(0x42f7, 1),
+    unsigned(0x42f2, 4),
+    unsigned(0x42f3, 8),
+    text(0x4282, codec === 'h264' ? 'matroska' : 'webm'),
+    unsigned(0x4287, 4),
+    unsigned(0x4285, 2),
   );
   const open = Buffer.concat([idBytes(0x18538067), Buffer.from('01ffffffffffffff', 'hex')]);
-  return Buffer.concat([header, sized ? Buffer.concat([idBytes(0x18538067), size8(body.length)]) : open, body]);
+  return Buffer.concat([
+    header,
+    sized ? Buffer.concat([idBytes(0x18538067), size8(body.length)]) : open,
+    body,
+  ]);
 }
