@@ -6,7 +6,7 @@ use recorder_core::media::{Codec, Source};
 /// Longest remote text that the page shows, characters.
 pub(super) const NAME: usize = 80;
 /// Longest sentence that the page shows, characters.
-pub(super) const SENTENCE: usize = 300;
+pub(super) const SENTENCE: usize = 200;
 /// Combining marks that one letter may carry.
 const MARKS: usize = 2;
 
