@@ -143,7 +143,7 @@ fn expected(scene: &Scene) -> Expected {
             ledger.late += 1;
         } else {
             ledger.recovered += u64::from(packet.recovered);
-            accepted.insert(packet.sequence, packet);
+            accepted.entry(packet.sequence).or_insert(packet);
         }
     }
     let last = accepted.keys().next_back().copied().unwrap_or(0);
@@ -184,7 +184,7 @@ fn run(scene: &Scene, settings: ReceiverSettings) -> (Vec<EncodedFrame>, Ledger)
             match output {
                 ReceiverOutput::Frame(frame) => frames.push(frame),
                 ReceiverOutput::KeyFrameWanted => {}
-                ReceiverOutput::FormatChanged(change) => panic!("nothing changed, but {change:?}"),
+                ReceiverOutput::FormatChanged(change) => unreachable!("nothing changed, but {change:?}"),
             }
         }
     };
@@ -265,7 +265,7 @@ proptest! {
             packet.arrival = BootTime(now);
             packet.ingress = 11 + index as u64;
             receiver.push(packet);
-            prop_assert!(receiver.in_flight() <= 16 * 4 + 4);
+            prop_assert!(receiver.held() <= 16 * 4 + 4);
             while let Some(output) = receiver.poll(BootTime(now)) {
                 match output {
                     ReceiverOutput::Frame(frame) => {

@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn exp_golomb_codes_read_as_the_table_of_the_standard_says() {
-        let mut bits = Bits::new(&[0b1_010_011_0, 0b0100_0010, 0b1_0000000]);
+        let mut bits = Bits::new(&[0b1010_0110, 0b0100_0010, 0b1000_0000]);
         assert_eq!([bits.ue(), bits.ue(), bits.ue(), bits.ue(), bits.ue()], [0, 1, 2, 3, 4].map(Some));
         assert_eq!(bits.ue(), None);
     }

@@ -258,6 +258,12 @@ impl TrackReceiver {
         self.reorder.len() as u64 + self.frame.count() + self.out_packets
     }
 
+    /// Packets that lie in memory: bounded by `max_buffered_packets` + 1 for reordering, as many in the frame under
+    /// construction, and twice as many in frames not yet polled.
+    pub fn held(&self) -> u64 {
+        self.reorder.len() as u64 + self.frame.packets.len() as u64 + self.out_packets
+    }
+
     /// Ingress number of the last packet pushed.
     pub fn last_ingress(&self) -> u64 {
         self.last_ingress

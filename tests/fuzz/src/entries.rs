@@ -1,0 +1,152 @@
+//! What a fuzz target does with its bytes. Each function returns normally for every input, or there is a defect.
+//!
+//! Payload targets read their input as packets: two bytes of length, big endian, before each.
+
+use recorder_core::media::{Codec, RtpPacket, Skipped};
+use recorder_core::rtp::{
+    ReceiverOutput, ReceiverSettings, TrackReceiver, av1, h264, h265, nal, opus as toc, vp8 as v8, vp9 as v9,
+};
+use recorder_core::time::BootTime;
+
+/// Every target: its name, which is also its folder of `corpus/`, and its function.
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("vp8", vp8),
+    ("vp9", vp9),
+    ("av1", av1),
+    ("h264", h264),
+    ("h265", h265),
+    ("opus", opus),
+    ("receiver", receiver),
+    ("mux_repair", recorder_core::mux::fuzz_scan),
+];
+
+fn packets(mut data: &[u8]) -> Vec<&[u8]> {
+    let mut packets = Vec::new();
+    while let Some((length, rest)) = data.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
+        let (packet, rest) = rest.split_at(length);
+        packets.push(packet);
+        data = rest;
+    }
+    packets
+}
+
+pub fn vp8(data: &[u8]) {
+    let packets = packets(data);
+    let _ = v8::key_frame_size(data);
+    if let Ok(frame) = v8::frame(packets.iter().copied()) {
+        let media: usize = packets.iter().map(|packet| packet.len()).sum();
+        assert!(!frame.data.is_empty() && frame.data.len() < media);
+        assert_eq!(frame.key, frame.size.is_some());
+    }
+}
+
+pub fn vp9(data: &[u8]) {
+    let packets = packets(data);
+    let _ = v9::key_frame_size(data);
+    if let Ok(frame) = v9::frame(packets.iter().copied()) {
+        assert!(!frame.data.is_empty());
+        assert_eq!(frame.key, frame.size.is_some());
+    }
+}
+
+pub fn av1(data: &[u8]) {
+    let packets = packets(data);
+    let _ = av1::sequence_header_size(data);
+    if let Ok(frame) = av1::frame(packets.iter().copied()) {
+        assert!(!frame.data.is_empty());
+        assert_eq!(frame.key, frame.parameter_sets.is_some());
+    }
+}
+
+pub fn h264(data: &[u8]) {
+    let _ = h264::sps_size(data);
+    let mut memory = h264::Memory::default();
+    for _ in 0..2 {
+        if let Ok(frame) = h264::frame(packets(data).into_iter(), &mut memory) {
+            assert_eq!(nal::units(&frame.data).map(|unit| unit.len() + 4).sum::<usize>(), frame.data.len());
+            assert_eq!(frame.key, frame.parameter_sets.is_some());
+        }
+    }
+}
+
+pub fn h265(data: &[u8]) {
+    let _ = h265::sps_size(data);
+    let mut memory = h265::Memory::default();
+    for _ in 0..2 {
+        if let Ok(frame) = h265::frame(packets(data).into_iter(), &mut memory) {
+            assert_eq!(nal::units(&frame.data).map(|unit| unit.len() + 4).sum::<usize>(), frame.data.len());
+            assert_eq!(frame.key, frame.parameter_sets.is_some());
+        }
+    }
+}
+
+pub fn opus(data: &[u8]) {
+    let _ = toc::channels(data);
+    let _ = toc::is_dtx(data);
+    assert!(toc::duration(data).is_none_or(|duration| (120..=toc::MAX_DURATION).contains(&duration)));
+}
+
+/// A stream: one byte of codec, then packets of eight bytes head (sequence step, timestamp step, arrival step, flags,
+/// length) and payload. The ledger has to balance and time has to go forward.
+pub fn receiver(data: &[u8]) {
+    const CODECS: [Codec; 6] = [Codec::Opus, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264, Codec::H265];
+    let Some((&first, mut rest)) = data.split_first() else { return };
+    let codec = CODECS[usize::from(first) % CODECS.len()];
+    let settings = ReceiverSettings { max_frame_bytes: 4096, max_buffered_packets: 32, ..Default::default() };
+    let mut receiver = TrackReceiver::new(codec, codec.clock_rate(), settings, 0);
+    let (mut sequence, mut timestamp, mut now, mut ingress) = (1u64 << 32, 0u32, 1_000_000_000u64, 0);
+    let mut last = None;
+    while let Some((head, after)) = rest.split_first_chunk::<8>() {
+        let step = i64::from(i16::from_be_bytes([head[0], head[1]]));
+        sequence = sequence.saturating_add_signed(if head[5] & 4 == 0 { step } else { step << 16 });
+        timestamp =
+            timestamp.wrapping_add(u32::from(u16::from_be_bytes([head[2], head[3]])) << (head[5] >> 4));
+        now += u64::from(head[4]) * 10_000_000;
+        let skipped = Skipped {
+            padding: u32::from(head[6] & 1),
+            dropped_by_us: u32::from(head[6] >> 6),
+            ..Default::default()
+        };
+        ingress += 1 + skipped.total();
+        let (payload, after) = after.split_at(usize::from(head[7]).min(after.len()));
+        rest = after;
+        receiver.push(RtpPacket {
+            arrival: BootTime(now),
+            ingress,
+            skipped,
+            ssrc: 1,
+            payload_type: 96,
+            sequence,
+            timestamp,
+            marker: head[5] & 1 != 0,
+            recovered: head[5] & 2 != 0,
+            rotation: None,
+            payload: payload.to_vec(),
+        });
+        sequence = sequence.saturating_add(1);
+        assert!(receiver.held() <= 4 * 33 + 4);
+        drain(&mut receiver, now, &mut last);
+        assert_eq!(receiver.ledger().received, receiver.ledger().accounted() + receiver.in_flight());
+    }
+    receiver.drain();
+    drain(&mut receiver, now, &mut last);
+    assert!(receiver.finish(Skipped::default(), ingress).balances());
+}
+
+fn drain(receiver: &mut TrackReceiver, now: u64, last: &mut Option<i64>) {
+    while let Some(output) = receiver.poll(BootTime(now)) {
+        match output {
+            ReceiverOutput::Frame(frame) => {
+                assert!(last.is_none_or(|last| last < frame.rtp_time));
+                assert!(!frame.data.is_empty() && frame.packets > 0);
+                *last = Some(frame.rtp_time);
+            }
+            ReceiverOutput::FormatChanged(_) => {
+                assert!(receiver.split().balances());
+                *last = None;
+            }
+            ReceiverOutput::KeyFrameWanted => {}
+        }
+    }
+}
