@@ -255,7 +255,7 @@ impl MediaPlane for MediaLoop {
     }
 
     fn close(&self, id: ConnectionId) {
-        let _ = self.push(Command::Close { id });
+        self.inlet.close(id);
     }
 
     fn heartbeat(&self) -> BootTime {

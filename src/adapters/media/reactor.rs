@@ -1,11 +1,11 @@
 //! The media loop: one thread that owns the sockets and every connection.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
@@ -29,6 +29,8 @@ pub const COMMANDS: usize = 4096;
 const MIN_TURN: Duration = Duration::from_millis(2);
 /// The loop wakes at least this often, so that its heartbeat can be trusted.
 const MAX_WAIT: Duration = Duration::from_millis(250);
+/// Lists of candidates kept for connections that are not open yet; the oldest is dropped first.
+const EARLY_CANDIDATES: usize = 64;
 /// Batches taken from one socket before timers and commands get their turn.
 const BATCHES_PER_TURN: usize = 32;
 
@@ -53,15 +55,15 @@ pub enum Command {
         id: ConnectionId,
         stream: StreamId,
     },
-    Close {
-        id: ConnectionId,
-    },
 }
 
 /// The way into the loop from any thread.
 pub struct Inlet {
     pub commands: ArrayQueue<Command>,
     pub wake: EventFd,
+    /// Connections to close: never refused, one entry each, emptied at every turn.
+    closing: Mutex<BTreeSet<ConnectionId>>,
+    has_closing: AtomicBool,
     pub stop: AtomicBool,
     /// Nanoseconds of the boot clock at the last turn.
     pub heartbeat: AtomicU64,
@@ -74,7 +76,14 @@ impl Inlet {
         use nix::sys::eventfd::EfdFlags;
         let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         let heartbeat = AtomicU64::new(boot_time().as_nanos());
-        Ok(Self { commands: ArrayQueue::new(COMMANDS), wake, stop: AtomicBool::new(false), heartbeat })
+        Ok(Self {
+            commands: ArrayQueue::new(COMMANDS),
+            wake,
+            closing: Mutex::default(),
+            has_closing: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            heartbeat,
+        })
     }
 
     /// Hands a command over; gives it back when the queue is full.
@@ -82,6 +91,20 @@ impl Inlet {
         let pushed = self.commands.push(command);
         self.rouse();
         pushed
+    }
+
+    /// Asks for the end of a connection.
+    pub fn close(&self, id: ConnectionId) {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        self.has_closing.store(true, Ordering::Release);
+        self.rouse();
+    }
+
+    fn take_closing(&self) -> BTreeSet<ConnectionId> {
+        if !self.has_closing.swap(false, Ordering::AcqRel) {
+            return BTreeSet::new();
+        }
+        std::mem::take(&mut *self.closing.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub fn rouse(&self) {
@@ -102,6 +125,7 @@ pub struct Reactor {
     scheduled: HashMap<ConnectionId, Instant>,
     kernel_drops: Vec<u32>,
     gathering: HashMap<ConnectionId, Gathering>,
+    early_candidates: VecDeque<(ConnectionId, Vec<RemoteCandidate>)>,
     net: Net,
 }
 
@@ -195,6 +219,7 @@ impl Reactor {
             timers: BinaryHeap::new(),
             scheduled: HashMap::new(),
             gathering: HashMap::new(),
+            early_candidates: VecDeque::new(),
         })
     }
 
@@ -308,8 +333,21 @@ impl Reactor {
 
     fn open(&mut self, mut connection: Connection, relays: &[Target], reply: oneshot::Sender<Vec<String>>) {
         let id = connection.id();
+        if self.connections.contains_key(&id) {
+            // The reply is dropped, which the caller sees; the connection it has goes on.
+            tracing::error!(connection = %id, "a connection id is used twice");
+            self.shared.connections.fetch_sub(1, Ordering::AcqRel);
+            return;
+        }
         self.net.demux.add_fragment(id, &connection.local_fragment());
         self.connections.insert(id, connection);
+        let (early, others) =
+            std::mem::take(&mut self.early_candidates).into_iter().partition(|(of, _)| *of == id);
+        self.early_candidates = others;
+        let early: VecDeque<(ConnectionId, Vec<RemoteCandidate>)> = early;
+        for (_, candidates) in early {
+            self.add_candidates(id, &candidates);
+        }
         self.with(id, |connection, net| connection.timeout(moment(), net));
         let epoll = &self.epoll;
         let mut left = 0;
@@ -379,8 +417,12 @@ impl Reactor {
         // Read the counter first: a command pushed from here on wakes the next turn.
         let _ = self.inlet.wake.read();
         for _ in 0..COMMANDS {
-            let Some(command) = self.inlet.commands.pop() else { return };
+            let Some(command) = self.inlet.commands.pop() else { break };
             self.command(command);
+        }
+        // After the commands, so that a close asked for after an open finds its connection.
+        for id in self.inlet.take_closing() {
+            self.with(id, |connection, net| connection.close(moment(), net));
         }
     }
 
@@ -395,17 +437,30 @@ impl Reactor {
                 });
                 let _ = reply.send(result);
             }
-            Command::Candidates { id, candidates } => self.with(id, |connection, net| {
-                for candidate in &candidates {
-                    connection.add_candidate(&candidate.candidate);
+            Command::Candidates { id, candidates } if self.connections.contains_key(&id) => {
+                self.add_candidates(id, &candidates);
+            }
+            Command::Candidates { id, candidates } => {
+                // They may overtake the offer that is still being answered.
+                if self.early_candidates.len() >= EARLY_CANDIDATES {
+                    self.early_candidates.pop_front();
+                    self.shared.stats.commands_dropped.fetch_add(1, Ordering::Relaxed);
                 }
-                connection.timeout(moment(), net);
-            }),
+                self.early_candidates.push_back((id, candidates));
+            }
             Command::KeyFrame { id, stream } => {
                 self.with(id, |connection, net| connection.request_key_frame(stream, moment(), net));
             }
-            Command::Close { id } => self.with(id, |connection, net| connection.close(moment(), net)),
         }
+    }
+
+    fn add_candidates(&mut self, id: ConnectionId, candidates: &[RemoteCandidate]) {
+        self.with(id, |connection, net| {
+            for candidate in candidates {
+                connection.add_candidate(&candidate.candidate);
+            }
+            connection.timeout(moment(), net);
+        });
     }
 
     fn run_timers(&mut self) {

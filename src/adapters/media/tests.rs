@@ -1,7 +1,10 @@
 //! The media loop against a peer over loopback sockets.
 
+mod books;
 mod caller;
+mod descriptions;
 mod faults;
+mod relay;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

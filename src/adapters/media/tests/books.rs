@@ -1,0 +1,132 @@
+//! The small machines: routes, windows, candidates.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+use recorder_core::ids::ConnectionId;
+
+use crate::adapters::media::candidates::{Remote, remote};
+use crate::adapters::media::demux::{Demux, binding_request_fragment};
+use crate::adapters::media::intake::Head;
+use crate::adapters::media::ledger::Seen;
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], port))
+}
+
+fn binding_request(username: &str) -> Vec<u8> {
+    let mut attributes = vec![0x80, 0x22, 0, 3, b'a', b'b', b'c', 0];
+    attributes.extend([0, 6]);
+    attributes.extend((username.len() as u16).to_be_bytes());
+    attributes.extend(username.bytes());
+    attributes.resize(attributes.len().next_multiple_of(4), 0);
+    let mut message = vec![0, 1];
+    message.extend((attributes.len() as u16).to_be_bytes());
+    message.extend([0x21, 0x12, 0xa4, 0x42]);
+    message.extend([9; 12]);
+    message.extend(attributes);
+    message
+}
+
+#[test]
+fn a_request_finds_its_connection_by_fragment_and_the_rest_by_address() {
+    let mut demux = Demux::default();
+    demux.add_fragment(ConnectionId(1), "one");
+    demux.add_fragment(ConnectionId(2), "two");
+    assert_eq!(demux.route(address(1), b"media"), None);
+    assert_eq!(demux.route(address(1), &binding_request("one:them")), Some(ConnectionId(1)));
+    assert_eq!(demux.route(address(1), b"media"), Some(ConnectionId(1)));
+    assert_eq!(demux.route(address(2), &binding_request("nobody:them")), None);
+    // Our own checks do not take an address away; the owner's request does.
+    demux.sent(ConnectionId(2), address(1));
+    assert_eq!(demux.route(address(1), b"media"), Some(ConnectionId(1)));
+    assert_eq!(demux.route(address(1), &binding_request("two:them")), Some(ConnectionId(2)));
+    assert_eq!(demux.route(address(1), b"media"), Some(ConnectionId(2)));
+    demux.forget(ConnectionId(2));
+    assert_eq!(demux.route(address(1), b"media"), None);
+    assert_eq!(demux.route(address(1), &binding_request("two:them")), None);
+}
+
+#[test]
+fn the_fragment_before_an_ice_restart_is_still_answered() {
+    let mut demux = Demux::default();
+    demux.add_fragment(ConnectionId(1), "old");
+    demux.add_fragment(ConnectionId(1), "new");
+    assert_eq!(demux.route(address(1), &binding_request("old:them")), Some(ConnectionId(1)));
+    for round in 0..10 {
+        demux.add_fragment(ConnectionId(1), &format!("r{round}"));
+    }
+    assert_eq!(demux.route(address(1), &binding_request("old:them")), None);
+}
+
+#[test]
+fn a_connection_keeps_only_its_newest_addresses() {
+    let mut demux = Demux::default();
+    demux.add_fragment(ConnectionId(1), "one");
+    for port in 1..=1000 {
+        demux.route(address(port), &binding_request("one:them"));
+    }
+    let known = (1..=1000).filter(|port| demux.route(address(*port), b"media").is_some()).count();
+    assert_eq!(known, 32);
+    assert!(demux.route(address(1000), b"media").is_some());
+}
+
+#[test]
+fn candidates_that_cannot_be_used_are_told_from_broken_ones() {
+    let usable = |text| matches!(remote(text), Remote::Usable(_));
+    let skipped = |text| matches!(remote(text), Remote::Skipped);
+    let malformed = |text| matches!(remote(text), Remote::Malformed);
+    assert!(usable(
+        "candidate:1 1 udp 2113937151 192.0.2.7 50000 typ host generation 0 ufrag abcd network-cost 999"
+    ));
+    assert!(usable("a=candidate:1 1 UDP 2113937151 2001:db8::7 50000 typ host"));
+    assert!(skipped(""));
+    assert!(skipped("candidate:1 1 udp 2113937151 8ab0c7d2-1234.local 50000 typ host"));
+    assert!(skipped("candidate:1 1 tcp 1518280447 192.0.2.7 9 typ host tcptype active"));
+    assert!(malformed("candidate:1 1 udp x y z typ host"));
+    assert!(malformed(&"candidate:".repeat(1000)));
+}
+
+#[test]
+fn rtp_is_told_from_what_shares_its_port() {
+    let mut packet = vec![0x80, 111, 0x12, 0x34, 0, 0, 0, 1, 0xde, 0xad, 0xbe, 0xef];
+    let head = Head { ssrc: 0xdead_beef, sequence: 0x1234, payload_type: 111 };
+    assert_eq!(Head::parse(&packet), Some(head));
+    packet[1] = 200; // an RTCP sender report
+    assert_eq!(Head::parse(&packet), None);
+    packet[..2].copy_from_slice(&[22, 254]); // DTLS
+    assert_eq!(Head::parse(&packet), None);
+    assert_eq!(Head::parse(&[0x80; 11]), None);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_can_be_looked_at(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Head::parse(&bytes);
+        let _ = binding_request_fragment(&bytes);
+        let mut stun = binding_request("abc:def");
+        let length = stun.len();
+        for (index, byte) in bytes.iter().enumerate().skip(8) {
+            stun[index % length] = *byte;
+        }
+        let _ = binding_request_fragment(&stun);
+        let _ = remote(&String::from_utf8_lossy(&bytes));
+    }
+
+    /// Against a set that remembers everything: what came lately is refused, what did not is not.
+    #[test]
+    fn the_window_remembers_what_came(start in any::<u16>(), steps in prop::collection::vec(-90i32..120, 1..400)) {
+        let mut seen = Seen::default();
+        let mut all = HashSet::new();
+        let mut highest = i64::from(start) + 65_536;
+        for step in steps {
+            let number = highest + i64::from(step);
+            let behind = highest - number;
+            prop_assert_eq!(seen.refuses(number as u16), !all.is_empty() && (behind > 100 || all.contains(&number)));
+            seen.insert(number as u16);
+            all.insert(number);
+            highest = if all.len() == 1 { number } else { highest.max(number) };
+        }
+    }
+}
