@@ -1,7 +1,5 @@
 //! A Synapse of our own on loopback, for tests of the account: SQLite, no federation, no rate limits in the way.
 
-#![expect(dead_code, reason = "each test binary uses a part of it")]
-
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
