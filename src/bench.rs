@@ -5,13 +5,16 @@
 
 pub mod child;
 pub mod compare;
+pub mod helper_target;
 pub mod micro;
 pub mod process;
 pub mod report;
 pub mod round;
+pub mod srtp;
+#[cfg(test)]
+mod tests;
 pub mod usage;
 pub mod wire;
-pub mod wrapper;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,10 +24,10 @@ use futures_util::future::BoxFuture;
 use recorder_actors::ports::RemoteCandidate;
 
 pub use compare::{Comparison, compare};
+pub use helper_target::HelperTarget;
 pub use report::BenchReport;
 pub use round::run;
 pub use usage::Usage;
-pub use wrapper::WrapperTarget;
 
 use crate::calling::VideoLoad;
 
@@ -120,7 +123,9 @@ pub struct TargetSummary {
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     #[error("the helper process `{program} {command}` cannot be started: {source}")]
-    NotStarted { program: PathBuf, command: &'static str, source: std::io::Error },
+    NotStarted { program: PathBuf, command: String, source: std::io::Error },
+    #[error("no runtime for the helper: {0}")]
+    NoRuntime(std::io::Error),
     #[error("the helper process ended early")]
     ChildEnded,
     #[error("the helper process said something that is not understood: {0}")]

@@ -1,5 +1,5 @@
-//! The helper processes themselves: all callers of a round, or the baseline receiver. They read orders from standard
-//! input until it ends.
+//! The helper processes themselves: all callers of a round, or the baseline receiver. They read orders until those end,
+//! and then end too.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 
 use super::wire::{Order, Told};
@@ -16,6 +16,27 @@ use crate::calling::receiver::ReceivedTotal;
 use crate::calling::{CallerSettings, CallingError, ReceivingPeer, SyntheticCaller};
 
 const ADDRESS: &str = "127.0.0.1:0";
+/// Which helper this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Callers,
+    Receiver,
+}
+
+/// Turns this process into a helper, on a thread of its own runtime, with orders from standard input and facts to
+/// standard output.
+pub fn serve(role: Role) -> Result<(), BenchError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BenchError::NoRuntime)?;
+    let (orders, facts) = (tokio::io::stdin(), tokio::io::stdout());
+    runtime.block_on(async {
+        match role {
+            Role::Callers => serve_callers(orders, facts).await,
+            Role::Receiver => serve_receiver(orders, facts).await,
+        }
+    })
+}
+
 /// How long a call may take to connect.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Orders that wait for one call. More than that many candidates are not sent to a peer on loopback.
@@ -24,11 +45,14 @@ const CALL_ORDERS: usize = 64;
 const TELLING: usize = 256;
 
 /// Runs the callers' process to its end. Wants a runtime of one thread: more of them cost more.
-pub async fn serve_callers() -> Result<(), BenchError> {
-    let (told, writer) = teller();
+pub async fn serve_callers(
+    orders: impl AsyncRead + Unpin,
+    facts: impl AsyncWrite + Send + Unpin + 'static,
+) -> Result<(), BenchError> {
+    let (told, writer) = teller(facts);
     let mut calls = HashMap::<usize, mpsc::Sender<Order>>::new();
     let mut running = tokio::task::JoinSet::new();
-    let mut orders = BufReader::new(tokio::io::stdin()).lines();
+    let mut orders = BufReader::new(orders).lines();
     while let Some(line) = orders.next_line().await.ok().flatten() {
         match serde_json::from_str(&line)? {
             Order::Call { call, audio, video } => {
@@ -113,11 +137,14 @@ async fn one_call(
 }
 
 /// Runs the baseline receiver's process to its end: the `webrtc` crate's wrapper, reading and writing nothing.
-pub async fn serve_receiver() -> Result<(), BenchError> {
-    let (told, writer) = teller();
+pub async fn serve_receiver(
+    orders: impl AsyncRead + Unpin,
+    facts: impl AsyncWrite + Send + Unpin + 'static,
+) -> Result<(), BenchError> {
+    let (told, writer) = teller(facts);
     let total = Arc::new(ReceivedTotal::default());
     let mut peers = HashMap::new();
-    let mut orders = BufReader::new(tokio::io::stdin()).lines();
+    let mut orders = BufReader::new(orders).lines();
     while let Some(line) = orders.next_line().await.ok().flatten() {
         match serde_json::from_str(&line)? {
             Order::Offer { call, sdp } => {
@@ -164,15 +191,16 @@ async fn tell_sample(told: &mpsc::Sender<Told>, packets: u64) -> Result<(), Benc
     told.send(Told::Sample { sample }).await.map_err(|_| BenchError::ChildEnded)
 }
 
-/// A task that writes facts to standard output, until nobody can tell any more.
-fn teller() -> (mpsc::Sender<Told>, tokio::task::JoinHandle<()>) {
+/// A task that writes facts, until nobody can tell any more.
+fn teller(
+    mut facts: impl AsyncWrite + Send + Unpin + 'static,
+) -> (mpsc::Sender<Told>, tokio::task::JoinHandle<()>) {
     let (told, mut waiting) = mpsc::channel::<Told>(TELLING);
     let writer = tokio::spawn(async move {
-        let mut stdout = tokio::io::stdout();
         while let Some(fact) = waiting.recv().await {
             let Ok(mut line) = serde_json::to_vec(&fact) else { continue };
             line.push(b'\n');
-            if stdout.write_all(&line).await.is_err() || stdout.flush().await.is_err() {
+            if facts.write_all(&line).await.is_err() || facts.flush().await.is_err() {
                 break;
             }
         }

@@ -29,8 +29,18 @@ pub async fn run(
     target: Arc<dyn BenchTarget>,
     first_call: usize,
 ) -> Result<BenchReport, BenchError> {
+    let callers = Helper::start(&options.program, &[CALLERS_COMMAND])?;
+    run_with(options, callers, target, first_call).await
+}
+
+/// The same with callers that run already.
+pub(super) async fn run_with(
+    options: &BenchOptions,
+    callers: Helper,
+    target: Arc<dyn BenchTarget>,
+    first_call: usize,
+) -> Result<BenchReport, BenchError> {
     let start = target.sample().await?;
-    let callers = Helper::start(&options.program, CALLERS_COMMAND)?;
     let mut round = Round {
         options,
         target: target.clone(),

@@ -1,4 +1,7 @@
-//! The baseline as a target: the `webrtc` crate's wrapper in a process of its own, receiving and writing nothing.
+//! Something to compare with, as a target: a process of its own that takes calls and tells what it has used.
+//!
+//! Our own program is such a process with the `webrtc` crate's wrapper in it, receiving and writing nothing; another
+//! is `tests/compare/aiortc_recorder.py`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,8 +19,9 @@ use super::{BenchError, BenchTarget, RECEIVER_COMMAND, Sample, TargetSummary};
 /// Candidates and other orders that wait to be passed on; a candidate that finds no room is left out.
 type Orders = mpsc::Sender<Order>;
 
-/// The baseline receiver. Its process ends with it.
-pub struct WrapperTarget {
+/// A receiving process. It ends with this.
+pub struct HelperTarget {
+    name: String,
     orders: Orders,
     waiting: Arc<Mutex<Waiting>>,
     reader: tokio::task::JoinHandle<()>,
@@ -33,10 +37,22 @@ struct Waiting {
     streams: u64,
 }
 
-impl WrapperTarget {
-    /// Starts `program` as the receiver.
-    pub fn start(program: &Path) -> Result<Self, BenchError> {
-        let mut helper = Helper::start(program, RECEIVER_COMMAND)?;
+impl HelperTarget {
+    /// Our own `program` as the baseline receiver.
+    pub fn wrapper(program: &Path) -> Result<Self, BenchError> {
+        let name = "the webrtc crate's wrapper, receiving without writing".to_owned();
+        Ok(Self::over(Helper::start(program, &[RECEIVER_COMMAND])?, name))
+    }
+
+    /// Another program that takes the same orders.
+    pub fn program(program: &Path, arguments: &[&str]) -> Result<Self, BenchError> {
+        let name =
+            [&*program.to_string_lossy()].iter().chain(arguments).copied().collect::<Vec<_>>().join(" ");
+        Ok(Self::over(Helper::start(program, arguments)?, name))
+    }
+
+    /// The receiver that this helper is.
+    pub fn over(mut helper: Helper, name: String) -> Self {
         let orders = helper.orders();
         let waiting = Arc::new(Mutex::new(Waiting::default()));
         let known = waiting.clone();
@@ -47,7 +63,7 @@ impl WrapperTarget {
             // Whoever still waits learns of the end by the dropped sender.
             *lock(&known) = Waiting { ended: true, ..Waiting::default() };
         });
-        Ok(Self { orders, waiting, reader })
+        Self { name, orders, waiting, reader }
     }
 
     fn ask<T: Send + 'static>(
@@ -105,9 +121,9 @@ fn lock(waiting: &Mutex<Waiting>) -> std::sync::MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl BenchTarget for WrapperTarget {
+impl BenchTarget for HelperTarget {
     fn name(&self) -> String {
-        "the webrtc crate's wrapper, receiving without writing".to_owned()
+        self.name.clone()
     }
 
     fn answer(&self, call: usize, offer: String) -> BoxFuture<'static, Result<String, BenchError>> {
@@ -138,7 +154,7 @@ impl BenchTarget for WrapperTarget {
     }
 }
 
-impl Drop for WrapperTarget {
+impl Drop for HelperTarget {
     fn drop(&mut self) {
         // The reader holds the process, which ends with it.
         self.reader.abort();
