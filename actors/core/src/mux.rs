@@ -1,7 +1,7 @@
 //! Matroska and WebM (RFC 9559, WebM container guidelines): one track, bytes out, never a file.
 //!
-//! What is written survives being cut anywhere: the segment has no size until the end, clusters are short, of known
-//! size and emitted whole. `repair` brings a cut file to what a clean end would have made of it.
+//! What is written survives being cut anywhere: the segment has no size until the end, clusters are short, of
+//! known size and emitted whole. `repair` brings a cut file to what a clean end would have made of it.
 
 mod bits;
 mod codec_private;
@@ -29,7 +29,8 @@ pub const MAX_FRAME: usize = 32 << 20;
 pub const MAX_CLUSTER: usize = 1 << 20;
 /// Media time after which the next frame opens a new cluster, milliseconds.
 pub const CLUSTER_SPAN_MS: u64 = 500;
-/// Age from which a video key frame opens a new cluster, so that players seek to the head of one, milliseconds.
+/// Age from which a video key frame opens a new cluster, so that players seek to the head of one,
+/// milliseconds.
 pub const KEY_CLUSTER_MS: u64 = 250;
 
 /// Sound as the track header states it.
@@ -52,8 +53,8 @@ pub struct VideoFormat {
 pub struct TrackHeader {
     pub codec: Codec,
     pub writing_app: String,
-    /// For people, such as display name and source. Cleaned of control characters and cut at 512 bytes, as are all
-    /// texts of this struct.
+    /// For people, such as display name and source. Cleaned of control characters and cut at 512 bytes, as
+    /// are all texts of this struct.
     pub title: String,
     pub session_id: String,
     pub participant: String,
@@ -66,8 +67,8 @@ pub struct TrackHeader {
     pub track_uid: u64,
     pub audio: Option<AudioFormat>,
     pub video: Option<VideoFormat>,
-    /// Codec initialisation data; for Opus `None` means an `OpusHead` made from `audio`. At most 64 KiB, longer is
-    /// left out.
+    /// Codec initialisation data; for Opus `None` means an `OpusHead` made from `audio`. At most 64 KiB,
+    /// longer is left out.
     pub codec_private: Option<Vec<u8>>,
 }
 

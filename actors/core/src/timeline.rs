@@ -1,9 +1,9 @@
 //! From senders' media clocks to the session's clock.
 //!
-//! Sender reports tie a stream's RTP time to its sender's wall clock (RFC 3550 §6.4.1), the same for all streams of
-//! one sender, so audio and video lie to each other as the sender meant. The sender's wall clock is tied to ours by
-//! what arrived with the least delay, less half the round trip. Until a stream has a report its own least-delay
-//! arrivals place it.
+//! Sender reports tie a stream's RTP time to its sender's wall clock (RFC 3550 §6.4.1), the same for all
+//! streams of one sender, so audio and video lie to each other as the sender meant. The sender's wall clock
+//! is tied to ours by what arrived with the least delay, less half the round trip. Until a stream has a
+//! report its own least-delay arrivals place it.
 
 mod fit;
 mod stream;
@@ -26,7 +26,8 @@ const CAPTURE_DELAY_S: f64 = 0.05;
 const TRUSTED_S: f64 = 0.05;
 /// Wall clocks of two streams further apart than this are not one clock, seconds.
 const ONE_CLOCK_S: f64 = 2.0;
-/// A report cannot have travelled faster than the packets by more than they may have waited at the sender, seconds.
+/// A report cannot have travelled faster than the packets by more than they may have waited at the sender,
+/// seconds.
 const LONGEST_WAIT_S: f64 = 0.5;
 /// Longest round trip that is believed, seconds.
 const LONGEST_ROUND_TRIP_S: f64 = 10.0;
@@ -71,8 +72,9 @@ pub struct ClockEstimate {
     pub error_bound_s: f64,
 }
 
-/// All evidence about one sender's clock: one per participant's connection, shared by its streams. Bounded memory
-/// (about 20 kB a stream), robust against any reports. Estimates may be asked for at any time and get better.
+/// All evidence about one sender's clock: one per participant's connection, shared by its streams. Bounded
+/// memory (about 20 kB a stream), robust against any reports. Estimates may be asked for at any time and get
+/// better.
 #[derive(Clone, Debug, Default)]
 pub struct SenderClock {
     /// Zero of `f64` seconds in here: the first arrival of all.
@@ -88,8 +90,8 @@ impl SenderClock {
         Self::default()
     }
 
-    /// Our own wall clock: at `at` it was `utc_micros` (microseconds since 1970). Without it no sender's wall clock
-    /// is trusted as such.
+    /// Our own wall clock: at `at` it was `utc_micros` (microseconds since 1970). Without it no sender's wall
+    /// clock is trusted as such.
     pub fn set_utc(&mut self, at: BootTime, utc_micros: i64) {
         self.utc = Some((at, utc_micros));
     }
@@ -103,14 +105,16 @@ impl SenderClock {
         }
     }
 
-    /// A packet of a stream: its RTP time without wrap (the numbering the later `estimate` uses) and its arrival.
+    /// A packet of a stream: its RTP time without wrap (the numbering the later `estimate` uses) and its
+    /// arrival.
     pub fn observe_packet(&mut self, ssrc: u32, clock_rate: u32, unwrapped_rtp: i64, arrival: BootTime) {
         let arrival_s = self.seconds(arrival);
         let stream = self.stream(ssrc, arrival_s);
         stream.packet(clock_rate, unwrapped_rtp, arrival_s);
     }
 
-    /// A sender report. Reports of no use (no wall clock) are ignored; contradictory ones are weighed at `estimate`.
+    /// A sender report. Reports of no use (no wall clock) are ignored; contradictory ones are weighed at
+    /// `estimate`.
     pub fn observe_report(&mut self, report: &SenderReport) {
         if let Some(round_trip) = report.round_trip_ns {
             self.observe_round_trip(round_trip);
@@ -123,8 +127,8 @@ impl SenderClock {
         self.stream(report.ssrc, arrival_s).report(report.ntp, report.rtp, arrival_s);
     }
 
-    /// Where `media_span_s` seconds of a stream's media lie that begin at `rtp_of_first_block`, in seconds since
-    /// `origin`. A stream that was never heard lies at `origin`, with an endless error.
+    /// Where `media_span_s` seconds of a stream's media lie that begin at `rtp_of_first_block`, in seconds
+    /// since `origin`. A stream that was never heard lies at `origin`, with an endless error.
     pub fn estimate(
         &self,
         ssrc: u32,
@@ -181,7 +185,8 @@ impl SenderClock {
         let level = own.iter().map(|point| point.y).fold(f64::INFINITY, f64::min);
         let mut delays = Vec::new();
         for other in &self.streams {
-            // Their evidence of the whole call: an offset between clocks does not depend on the stretch asked for.
+            // Their evidence of the whole call: an offset between clocks does not depend on the stretch asked
+            // for.
             let Some(points) = self.delays(other, &(f64::NEG_INFINITY..f64::INFINITY)) else { continue };
             let least = points.iter().map(|point| point.y).fold(f64::INFINITY, f64::min);
             if (least - level).abs() <= ONE_CLOCK_S {
@@ -232,7 +237,8 @@ impl SenderClock {
         })
     }
 
-    /// Over a stream's packets and reports: sender's wall clock → our time less that wall clock, delay included.
+    /// Over a stream's packets and reports: sender's wall clock → our time less that wall clock, delay
+    /// included.
     fn delays(&self, stream: &StreamEvidence, media: &std::ops::Range<f64>) -> Option<Vec<Point>> {
         let reported = stream.reported(media)?;
         let mut points: Vec<_> = stream

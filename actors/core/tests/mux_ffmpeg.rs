@@ -130,7 +130,7 @@ fn hevc_sets(record: &[u8]) -> [Vec<u8>; 3] {
 
 /// Codec private as we make it from the media.
 fn private(codec: Codec, frames: &[Frame], theirs: Option<&[u8]>) -> Option<Vec<u8>> {
-    let ours = match codec {
+    match codec {
         Codec::Opus | Codec::Vp8 => None,
         Codec::Vp9 => Some(vp9_codec_private(&frames[0].2).unwrap()),
         Codec::Av1 => {
@@ -153,8 +153,7 @@ fn private(codec: Codec, frames: &[Frame], theirs: Option<&[u8]>) -> Option<Vec<
             assert_eq!(ours[16..19], theirs.unwrap()[16..19]);
             Some(ours)
         }
-    };
-    ours
+    }
 }
 
 /// Time in milliseconds and checksum of each packet, as ffprobe reads them.
@@ -225,7 +224,8 @@ fn check(codec: Codec) {
             "{part}: {}",
             kept.len()
         );
-        // Torn in the middle of a frame, it plays too; whether a player shows the torn frame is its own affair.
+        // Torn in the middle of a frame, it plays too; whether a player shows the torn frame is its own
+        // affair.
         std::fs::write(&prefix, &cut).unwrap();
         assert!(probe(&prefix)[..kept.len()] == kept);
         plan.apply(&mut cut);

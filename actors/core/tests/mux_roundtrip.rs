@@ -89,7 +89,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn mux_then_independent_demux_is_identity(codec in any_codec(), frames in any_frames(120), flush_each in 0_usize..20) {
+    fn mux_then_independent_demux_is_identity(
+        codec in any_codec(),
+        frames in any_frames(120),
+        flush_each in 0_usize..20,
+    ) {
         let file = mux(&header(codec), &frames, flush_each);
         let (segment, read) = demux(&file);
         prop_assert_eq!(&read, &frames);
@@ -177,14 +181,14 @@ fn a_key_frame_opens_a_cluster_unless_the_open_one_is_young() {
 fn a_better_start_replaces_the_tag_in_place() {
     let mut file = Vec::new();
     let mut writer = MatroskaWriter::new(&header(Codec::Opus), &mut file);
-    let patch = writer.start_patch(1234.567_891);
+    let patch = writer.start_patch(1_234.567_891);
     let at = patch.offset as usize;
     assert_eq!(&file[at..at + patch.bytes.len()], b"0000000000012.500000");
     file[at..at + patch.bytes.len()].copy_from_slice(&patch.bytes);
     writer.write_frame(0, true, &[1], &mut file).unwrap();
     writer.flush(&mut file);
     let plan = recorder_core::mux::scan(&mut &file[..], file.len() as u64).unwrap();
-    assert_eq!(plan.header.start_s, Some(1234.567_891));
+    assert_eq!(plan.header.start_s, Some(1_234.567_891));
     assert_eq!(plan.header.session_id.as_deref(), Some("s-1"));
     assert_eq!(
         (plan.header.participant.as_deref(), plan.header.source.as_deref()),

@@ -2,8 +2,8 @@
 
 use super::bits::BitReader;
 
-/// `OpusHead` (RFC 7845 §5.1). Pre-skip is 0: what the sender's encoder put first is shown, and file time is the
-/// sender's clock. `sample_rate` is that of the original input, Hz, for information only.
+/// `OpusHead` (RFC 7845 §5.1). Pre-skip is 0: what the sender's encoder put first is shown, and file time is
+/// the sender's clock. `sample_rate` is that of the original input, Hz, for information only.
 pub fn opus_head(channels: u8, sample_rate: u32) -> Vec<u8> {
     let mut head = b"OpusHead\x01".to_vec();
     // Mapping family 0 knows mono and stereo; RTP carries nothing else (RFC 7587 §3.3).
@@ -65,8 +65,9 @@ const MOST_OBUS: usize = 64;
 /// Longest sequence header that is believed.
 const LONGEST_SEQUENCE_HEADER: usize = 1024;
 
-/// `av1C` ("Carriage of AV1 in Matroska"): made from the sequence header in `obus`, which is that OBU alone, with or
-/// without a size field, or a temporal unit whose OBUs have sizes. `None` if there is none that can be read.
+/// `av1C` ("Carriage of AV1 in Matroska"): made from the sequence header in `obus`, which is that OBU alone,
+/// with or without a size field, or a temporal unit whose OBUs have sizes. `None` if there is none that can
+/// be read.
 pub fn av1c(obus: &[u8]) -> Option<Vec<u8>> {
     let header = sequence_header(obus)?;
     let config = Av1Config::parse(header)?;

@@ -7,8 +7,8 @@ const LONGEST: usize = 4096;
 /// Bytes of a sequence parameter set that hold what is read here.
 const READ: usize = 512;
 
-/// `avcC` (ISO/IEC 14496-15 §5.3.3.1) with four-byte lengths, from NAL units without start codes. `None` if there is
-/// no sequence parameter set or no picture parameter set, too many, or one that cannot be read.
+/// `avcC` (ISO/IEC 14496-15 §5.3.3.1) with four-byte lengths, from NAL units without start codes. `None` if
+/// there is no sequence parameter set or no picture parameter set, too many, or one that cannot be read.
 pub fn avcc(sps: &[&[u8]], pps: &[&[u8]]) -> Option<Vec<u8>> {
     let first = *sps.first()?;
     if pps.is_empty() || sps.len() > 31 || pps.len() > 255 || !all_fit(sps, 1) || !all_fit(pps, 1) {
@@ -44,8 +44,8 @@ fn formats(chroma: u32, bits: &mut BitReader<'_>) -> Option<(u8, u8, u8)> {
     possible.then_some((chroma as u8, luma_depth as u8, chroma_depth as u8))
 }
 
-/// `hvcC` (ISO/IEC 14496-15 §8.3.3.1) with four-byte lengths, from NAL units without start codes. `None` as for
-/// [`avcc`].
+/// `hvcC` (ISO/IEC 14496-15 §8.3.3.1) with four-byte lengths, from NAL units without start codes. `None` as
+/// for [`avcc`].
 pub fn hvcc(vps: &[&[u8]], sps: &[&[u8]], pps: &[&[u8]]) -> Option<Vec<u8>> {
     let first = *sps.first()?;
     if vps.is_empty() || pps.is_empty() {
@@ -135,7 +135,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_give_an_answer(sets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 3)) {
+        fn any_bytes_give_an_answer(
+            sets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 3),
+        ) {
             let [a, b, c] = [&sets[0][..], &sets[1][..], &sets[2][..]];
             let _ = avcc(&[a], &[b]);
             let _ = hvcc(&[a], &[b], &[c]);

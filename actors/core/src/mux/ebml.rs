@@ -189,7 +189,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_head_reads_back(size in 0_u64..(1 << 56) - 1, id in prop::sample::select(vec![0xA3_u32, 0x4DBB, 0x2A_D7B1, 0x1F43_B675])) {
+        fn any_head_reads_back(
+            size in 0_u64..(1 << 56) - 1, id in prop::sample::select(vec![0xA3_u32, 0x4DBB, 0x2A_D7B1, 0x1F43_B675]),
+        ) {
             let mut out = Vec::new();
             put_id(&mut out, id);
             put_size(&mut out, size);

@@ -85,7 +85,8 @@ impl Layout {
     }
 }
 
-/// Writes the head of a file, which begins at `out`'s end. Returns the layout and where the start tag's digits lie.
+/// Writes the head of a file, which begins at `out`'s end. Returns the layout and where the start tag's
+/// digits lie.
 pub(super) fn write(header: &TrackHeader, out: &mut Vec<u8>) -> (Layout, u64) {
     let begin = out.len();
     let at = |out: &Vec<u8>| (out.len() - begin) as u64;
@@ -239,7 +240,8 @@ fn codec_id(codec: Codec) -> &'static str {
     }
 }
 
-/// Text without control characters, cut at `MAX_TEXT` bytes between two characters. A NUL would end it for readers.
+/// Text without control characters, cut at `MAX_TEXT` bytes between two characters. A NUL would end it for
+/// readers.
 fn clean(text: &str) -> String {
     let mut clean = String::new();
     for character in text.chars().filter(|character| !character.is_control()) {

@@ -10,7 +10,8 @@ use super::repair_scan::{Found, Scanner};
 
 /// Random access to a file's bytes.
 pub trait ReadAt {
-    /// Reads into `buf` from `offset` bytes after the beginning; returns how many bytes, 0 at the end of the file.
+    /// Reads into `buf` from `offset` bytes after the beginning; returns how many bytes, 0 at the end of the
+    /// file.
     ///
     /// # Errors
     /// As the medium fails.
@@ -55,8 +56,8 @@ pub struct HeaderFacts {
     pub start_s: Option<f64>,
 }
 
-/// How to make a file what a clean end would have made of it. In this order: truncate, append, sync, patch, sync.
-/// Stopped anywhere in between, the next scan gives a plan with the same result.
+/// How to make a file what a clean end would have made of it. In this order: truncate, append, sync, patch,
+/// sync. Stopped anywhere in between, the next scan gives a plan with the same result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RepairPlan {
     pub truncate_to: u64,
@@ -67,7 +68,8 @@ pub struct RepairPlan {
     pub last_timestamp_ms: Option<u64>,
     /// Clusters that stay.
     pub clusters: u64,
-    /// Stretches of unreadable bytes between clusters that are made skippable; what cannot be read at the end is cut.
+    /// Stretches of unreadable bytes between clusters that are made skippable; what cannot be read at the end
+    /// is cut.
     pub holes: u64,
     /// The file is complete: nothing to truncate, append or patch.
     pub already_final: bool,
@@ -95,8 +97,8 @@ impl RepairPlan {
     }
 }
 
-/// Looks through a file of `length` bytes and plans its repair. Reads the heads of clusters, and the blocks' heads of
-/// the last cluster and of those next to damage; memory is bounded by 64 KiB and the cues.
+/// Looks through a file of `length` bytes and plans its repair. Reads the heads of clusters, and the blocks'
+/// heads of the last cluster and of those next to damage; memory is bounded by 64 KiB and the cues.
 ///
 /// # Errors
 /// When the file is to be left alone, see [`RepairError`].

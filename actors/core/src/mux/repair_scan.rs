@@ -24,7 +24,8 @@ const SEARCH_BUDGET: u64 = 256 << 20;
 const MOST_HOLES: usize = 4096;
 /// Whole clusters remembered, to go back to when the ones after them turn out to be hollow.
 const REMEMBERED: usize = 64;
-/// Zero bytes at the end of a block before more zeros, from which it is taken for a page that was never written.
+/// Zero bytes at the end of a block before more zeros, from which it is taken for a page that was never
+/// written.
 const HOLLOW: u64 = 16;
 
 /// A header as read.
@@ -229,8 +230,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Damage was met at `at`: goes back over clusters without a whole block, cuts the last one that has some, and
-    /// returns where what is sound ends.
+    /// Damage was met at `at`: goes back over clusters without a whole block, cuts the last one that has
+    /// some, and returns where what is sound ends.
     fn sound_end(
         &mut self,
         at: u64,
@@ -263,8 +264,8 @@ impl<'a> Scanner<'a> {
         Ok(from)
     }
 
-    /// What begins at `at`, if it is one of the things that follow a header. A cluster may reach past the end of the
-    /// file; anything else is whole.
+    /// What begins at `at`, if it is one of the things that follow a header. A cluster may reach past the end
+    /// of the file; anything else is whole.
     fn element(&self, at: u64, bytes: &[u8], last: Option<&Cluster>, audio: bool) -> Option<Element> {
         let head = read_head(bytes)?;
         let size = head.size?;

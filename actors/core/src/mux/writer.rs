@@ -13,8 +13,8 @@ const KEPT_CAPACITY: usize = MAX_CLUSTER + (MAX_CLUSTER >> 2);
 
 /// Writes one track. Append what it puts into `out` to the file in order; it never looks back until `finish`.
 ///
-/// Frames are held until their cluster is full or `flush` is called, so a caller that promises to lose at most so
-/// much time calls `flush` that often. Allocation free per frame but for growing buffers.
+/// Frames are held until their cluster is full or `flush` is called, so a caller that promises to lose at
+/// most so much time calls `flush` that often. Allocation free per frame but for growing buffers.
 #[derive(Debug)]
 pub struct MatroskaWriter {
     kind: MediaKind,
@@ -58,8 +58,8 @@ impl MatroskaWriter {
         }
     }
 
-    /// Takes one whole frame. `timestamp_ms` is media time since the first frame, which has 0; `key` says that
-    /// decoding can begin here (always for audio).
+    /// Takes one whole frame. `timestamp_ms` is media time since the first frame, which has 0; `key` says
+    /// that decoding can begin here (always for audio).
     ///
     /// # Errors
     /// A step back in time, an empty frame or one larger than [`MAX_FRAME`]: the frame is left out.
@@ -123,7 +123,8 @@ impl MatroskaWriter {
         self.cluster.shrink_to(KEPT_CAPACITY);
     }
 
-    /// Ends the file: the last cluster and the cues go to `out`, and what was not known at the beginning is patched.
+    /// Ends the file: the last cluster and the cues go to `out`, and what was not known at the beginning is
+    /// patched.
     pub fn finish(mut self, out: &mut Vec<u8>, facts: FinalFacts) -> Finished {
         self.flush(out);
         let cues_at = (self.cues.len() > 0).then_some(self.position);

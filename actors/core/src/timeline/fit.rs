@@ -23,8 +23,9 @@ impl Line {
     }
 }
 
-/// Theil and Sen's line: median of slopes between points at least `apart` from each other, then median height. Up to
-/// 29 % of the points may be anything. Level if no two are far enough apart. `None` without points.
+/// Theil and Sen's line: median of slopes between points at least `apart` from each other, then median
+/// height. Up to 29 % of the points may be anything. Level if no two are far enough apart. `None` without
+/// points.
 pub(super) fn middle_line(points: &[Point], apart: f64) -> Option<Line> {
     let stride = points.len().div_ceil(MOST_POINTS).max(1);
     let sample: Vec<_> = points.iter().step_by(stride).copied().collect();
@@ -42,8 +43,9 @@ pub(super) fn middle_line(points: &[Point], apart: f64) -> Option<Line> {
     Some(Line { slope, intercept: median(&mut heights)? })
 }
 
-/// The line that lies below all points and closest to them (the edge of their lower hull over their mean), which is
-/// how delay without queueing runs. Level if the points span less than `span`. Sorts the points; `None` without any.
+/// The line that lies below all points and closest to them (the edge of their lower hull over their mean),
+/// which is how delay without queueing runs. Level if the points span less than `span`. Sorts the points;
+/// `None` without any.
 pub(super) fn lower_line(points: &mut [Point], span: f64) -> Option<Line> {
     points.sort_by(|a, b| a.x.total_cmp(&b.x).then(a.y.total_cmp(&b.y)));
     let (first, last) = (points.first()?, points.last()?);
@@ -102,7 +104,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_lower_line_is_below_every_point(points in prop::collection::vec((0.0_f64..1000.0, 0.0_f64..0.3), 1..100)) {
+        fn a_lower_line_is_below_every_point(
+            points in prop::collection::vec((0.0_f64..1000.0, 0.0_f64..0.3), 1..100),
+        ) {
             let mut points: Vec<_> = points.into_iter().map(|(x, y)| Point { x, y }).collect();
             let line = lower_line(&mut points, 60.0).unwrap();
             for point in points {

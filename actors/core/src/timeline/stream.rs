@@ -19,8 +19,8 @@ const FIRST_WINDOW_S: f64 = 1.0;
 const CONTRADICTION_S: f64 = 5.0;
 /// A report is an outlier from this residual on, and from five times the usual one, seconds.
 const OUTLIER_S: f64 = 0.05;
-/// Distance between reports from which their drift is believed, seconds: their jitter of a few milliseconds divided
-/// by it is below the usual drift.
+/// Distance between reports from which their drift is believed, seconds: their jitter of a few milliseconds
+/// divided by it is below the usual drift.
 const DRIFT_APART_S: f64 = 20.0;
 /// Evidence this far around a stretch of media counts for it, seconds.
 const AROUND_S: f64 = 60.0;
@@ -160,7 +160,8 @@ impl StreamEvidence {
         self.reports.push(Report { ntp_s, rtp: nearest(rtp, last_rtp), arrival_s });
     }
 
-    /// Least-delay arrivals around a stretch of media (all, if there are none): media time → arrival less media time.
+    /// Least-delay arrivals around a stretch of media (all, if there are none): media time → arrival less
+    /// media time.
     pub(super) fn arrivals(&self, media: &Range<f64>) -> Vec<Point> {
         let points = |window: &Window| Point { x: window.media_s, y: window.delay_s() };
         let near: Vec<_> =
@@ -168,8 +169,8 @@ impl StreamEvidence {
         if near.is_empty() { self.windows.iter().map(points).collect() } else { near }
     }
 
-    /// The reports around a stretch of media that agree with each other and with the packets; all of the stream's, if
-    /// there are none around. `None` if none agree.
+    /// The reports around a stretch of media that agree with each other and with the packets; all of the
+    /// stream's, if there are none around. `None` if none agree.
     pub(super) fn reported(&self, media: &Range<f64>) -> Option<Reported> {
         let believable: Vec<_> = self.reports.iter().filter(|report| self.is_believable(report)).collect();
         let near: Vec<_> =

@@ -2,9 +2,9 @@
 
 /// Extends 32-bit RTP timestamps (RFC 3550 §5.1) to 64 bits.
 ///
-/// Each timestamp is taken to lie less than 2^31 ticks from the one before (12 h at 48 kHz, 6.6 h at 90 kHz), in either
-/// direction, so reordered packets go back and a wrap goes on. The first one is taken as it is: values are never
-/// negative unless a packet from before the first wrap comes late.
+/// Each timestamp is taken to lie less than 2^31 ticks from the one before (12 h at 48 kHz, 6.6 h at 90 kHz),
+/// in either direction, so reordered packets go back and a wrap goes on. The first one is taken as it is:
+/// values are never negative unless a packet from before the first wrap comes late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimestampUnwrapper {
     last: Option<i64>,
@@ -57,7 +57,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_walk_of_small_steps_is_followed(start: u32, steps in prop::collection::vec(-0x4000_0000_i64..0x4000_0000, 0..200)) {
+        fn any_walk_of_small_steps_is_followed(
+            start: u32,
+            steps in prop::collection::vec(-0x4000_0000_i64..0x4000_0000, 0..200),
+        ) {
             let mut unwrapper = TimestampUnwrapper::new();
             let mut truth = i64::from(start);
             prop_assert_eq!(unwrapper.unwrap(start), truth);

@@ -1,5 +1,6 @@
 //! What the tests of the muxer share: headers, and reading back with a reader that is not ours.
 #![allow(dead_code, reason = "each test program uses a part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use mkv_element::io::blocking_impl::ReadFrom;
 use mkv_element::prelude::*;
