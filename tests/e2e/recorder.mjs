@@ -1,7 +1,7 @@
 // The recorder under test: its configuration, its process, its API.
 
 import { execFile } from 'node:child_process';
-import { access, mkdir, writeFile } from 'node:fs/promises';
+import { access, mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -101,6 +101,9 @@ export class Recorder {
       { timeoutMs },
     );
   }
+
+  /** Its configuration as it stands. */
+  text = () => readFile(this.config, 'utf8');
 
   /** Ends it in order; {code, signal, ms}. */
   async stop() {

@@ -211,6 +211,13 @@ const broken = [
     /clock_map does not rise/,
   ],
   [
+    'an end that is not on the clock map is found',
+    (s) => {
+      segment(s, 'camera').end_s += 0.5;
+    },
+    /the clock map says/,
+  ],
+  [
     'a start that is not on the clock map is found',
     (s) => {
       segment(s, 'camera').start_s = 1.51;
