@@ -57,7 +57,8 @@ pub struct Bench {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
     /// Packets that each call sends in a second, audio and video together
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub packets_per_second: u32,
     /// Audio only
     #[arg(long)]

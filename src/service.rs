@@ -23,8 +23,8 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// Reads `NOTIFY_SOCKET` and `WATCHDOG_USEC` (sd_watchdog_enabled(3)) out of `environment`. Without a manager
-    /// every notice is a no-op.
+    /// Reads `NOTIFY_SOCKET` and `WATCHDOG_USEC` (sd_watchdog_enabled(3)) out of `environment`. Without a
+    /// manager every notice is a no-op.
     ///
     /// # Errors
     /// The socket was named and cannot be used.
@@ -73,8 +73,8 @@ impl Notifier {
         }
     }
 
-    /// Feeds the watchdog three times in each of its intervals, while the tree's heartbeat is fresh. It runs on a
-    /// thread of its own, so that a hanging runtime stops the tree's heartbeat but not this check.
+    /// Feeds the watchdog three times in each of its intervals, while the tree's heartbeat is fresh. It runs
+    /// on a thread of its own, so that a hanging runtime stops the tree's heartbeat but not this check.
     ///
     /// # Errors
     /// No thread could be started.
@@ -109,7 +109,8 @@ pub struct Watchdog {
     _stop: Sender<()>,
 }
 
-/// The heartbeat is less than [`HEARTBEAT_LIMIT`] old. A tree that has not beaten yet has that long from `began`.
+/// The heartbeat is less than [`HEARTBEAT_LIMIT`] old. A tree that has not beaten yet has that long from
+/// `began`.
 pub fn tree_is_alive(board: &Board, now: BootTime, began: BootTime) -> bool {
     let beat = BootTime::from_nanos(board.tree_heartbeat.load(Ordering::Relaxed)).max(began);
     now.saturating_since(beat) < HEARTBEAT_LIMIT

@@ -74,7 +74,8 @@ pub struct Matrix {
     /// Folder of the session, the keys and the sync state.
     pub store: PathBuf,
     pub store_passphrase_file: Option<PathBuf>,
-    /// The recovery key to use; without it one is made at first login and kept in [`Matrix::own_recovery_key_file`].
+    /// The recovery key to use; without it one is made at first login and kept in
+    /// [`Matrix::own_recovery_key_file`].
     pub recovery_key_file: Option<PathBuf>,
     /// Who may invite and call. Empty: nobody.
     pub allow: Vec<AllowPattern>,
@@ -208,8 +209,9 @@ pub fn environment() -> Vec<(String, String)> {
 }
 
 impl Settings {
-    /// Reads `path` (if given) and the environment over it, and checks everything that can be checked before a
-    /// connection is made: types, ranges, what keys need of each other, and the files and folders they name.
+    /// Reads `path` (if given) and the environment over it, and checks everything that can be checked before
+    /// a connection is made: types, ranges, what keys need of each other, and the files and folders they
+    /// name.
     ///
     /// # Errors
     /// All faults that were found.
@@ -233,7 +235,8 @@ impl Settings {
     /// Only the syntax, the types and the ranges: no file is touched.
     ///
     /// # Errors
-    /// `text` is not TOML. Every other fault is in the list beside the settings, which hold the default there.
+    /// `text` is not TOML. Every other fault is in the list beside the settings, which hold the default
+    /// there.
     pub fn parse(text: &str, environment: &[(String, String)]) -> Result<(Self, Faults), Faults> {
         let ours = environment.iter().filter(|(name, _)| name.starts_with("RECORDER__")).cloned().collect();
         let built = Config::builder()

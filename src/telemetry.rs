@@ -1,8 +1,9 @@
 //! Logs: levels by consequence, text or JSON, and nothing secret in them.
 //!
-//! Three walls keep tokens, keys and session descriptions out: our own lines name values as fields and never those;
-//! lines of libraries are let through from warnings up only, whatever the filter says; and the writer drops any line
-//! that holds a mark of a secret and blanks out the secrets that [`Redactor::keep_out`] was told.
+//! Three walls keep tokens, keys and session descriptions out: our own lines name values as fields and never
+//! those; lines of libraries are let through from warnings up only, whatever the filter says; and the writer
+//! drops any line that holds a mark of a secret and blanks out the secrets that [`Redactor::keep_out`] was
+//! told.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -22,8 +23,8 @@ const OURS: [&str; 3] = ["matrix_call_recorder", "recorder_actors", "recorder_co
 /// Targets that put packets or descriptions into warnings or errors too.
 const SILENT: [&str; 3] = ["webrtc::peer_connection", "rtc::peer_connection", "str0m::change::sdp"];
 
-/// Marks of what must not be in a log: SDP secrets and candidates (RFC 8839, RFC 8122, RFC 4568), HTTP credentials,
-/// private keys.
+/// Marks of what must not be in a log: SDP secrets and candidates (RFC 8839, RFC 8122, RFC 4568), HTTP
+/// credentials, private keys.
 const MARKS: [&str; 9] = [
     "a=ice-pwd",
     "a=ice-ufrag",
@@ -220,7 +221,8 @@ where
     Ok(layer.with_filter(wanted).with_filter(quiet).boxed())
 }
 
-/// Libraries only from warnings up, and some not at all: their finer lines hold descriptions, packets and requests.
+/// Libraries only from warnings up, and some not at all: their finer lines hold descriptions, packets and
+/// requests.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     let within = |prefix: &str| {

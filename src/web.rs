@@ -1,7 +1,7 @@
 //! The status page, the API, the metrics and the health checks.
 //!
-//! They read the [`Board`] only, and run on a thread with a runtime of its own, so that they answer while the tree
-//! hangs. Nothing here changes anything in the recorder.
+//! They read the [`Board`] only, and run on a thread with a runtime of its own, so that they answer while the
+//! tree hangs. Nothing here changes anything in the recorder.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

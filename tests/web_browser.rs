@@ -1,5 +1,5 @@
-//! The page in a real Chromium: at phone width and wide, light and dark, with and without JavaScript, with names that
-//! mean harm. Needs Chromium, Node and what `tests/e2e/setup.sh` installs.
+//! The page in a real Chromium: at phone width and wide, light and dark, with and without JavaScript, with
+//! names that mean harm. Needs Chromium, Node and what `tests/e2e/setup.sh` installs.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 

@@ -172,8 +172,8 @@ impl<'a> Reader<'a> {
         self.take(key, default, values::byte_size)
     }
 
-    /// Takes the path of a file that holds a secret; `${CREDENTIALS_DIRECTORY}` is systemd's folder of credentials
-    /// (`LoadCredential=`, systemd.exec(5)). An empty string means no file.
+    /// Takes the path of a file that holds a secret; `${CREDENTIALS_DIRECTORY}` is systemd's folder of
+    /// credentials (`LoadCredential=`, systemd.exec(5)). An empty string means no file.
     pub(super) fn secret_file(&mut self, key: &str) -> Option<PathBuf> {
         const VARIABLE: &str = "${CREDENTIALS_DIRECTORY}";
         let text = self.take(key, String::new(), |text| Ok(text.to_owned()));

@@ -42,7 +42,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// One entry of `matrix.allow`: a user id, or `*:server` for everybody of one server. [`AllowList`] says what fits.
+/// One entry of `matrix.allow`: a user id, or `*:server` for everybody of one server. [`AllowList`] says what
+/// fits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowPattern {
     text: String,

@@ -1,7 +1,7 @@
 //! Server-sent events: the sections of the page, each time one has changed, at most once a second.
 //!
-//! One painter serves all clients and works only while there are any. A client that reads slowly gets the newest
-//! state and skips what lay between; a client too many is refused.
+//! One painter serves all clients and works only while there are any. A client that reads slowly gets the
+//! newest state and skips what lay between; a client too many is refused.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -85,9 +85,11 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 
 async fn events(shared: web::Data<Shared>) -> HttpResponse {
     let Some(place) = Place::take(&shared) else {
-        return HttpResponse::ServiceUnavailable()
-            .insert_header((header::RETRY_AFTER, "30"))
-            .json(serde_json::json!({ "error": format!("{CLIENTS} pages are already open; close one, or reload by hand") }));
+        return HttpResponse::ServiceUnavailable().insert_header((header::RETRY_AFTER, "30")).json(
+            serde_json::json!({
+                "error": format!("{CLIENTS} pages are already open; close one, or reload by hand")
+            }),
+        );
     };
     if !shared.events.painting.swap(true, Ordering::AcqRel) {
         rt::spawn(paint(shared.clone()));

@@ -15,7 +15,8 @@ use super::{Shared, login};
 /// The cookie that a login leaves.
 pub(super) const COOKIE: &str = "recorder_session";
 
-/// Open without a token: what orchestrators probe, and what the login page is drawn with. They tell nothing of people.
+/// Open without a token: what orchestrators probe, and what the login page is drawn with. They tell nothing
+/// of people.
 const OPEN: [&str; 6] =
     ["/healthz", "/readyz", "/login", "/assets/status.css", "/assets/status.js", "/assets/icon.svg"];
 
@@ -82,7 +83,8 @@ fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
 
-/// Headers of every answer. No script or style but our own files, no frame around the page, no address passed on.
+/// Headers of every answer. No script or style but our own files, no frame around the page, no address passed
+/// on.
 pub(super) fn headers() -> DefaultHeaders {
     DefaultHeaders::new()
         .add((

@@ -1,4 +1,5 @@
-//! Whether the process should be restarted, and whether it can take calls. Nothing in it names people or places.
+//! Whether the process should be restarted, and whether it can take calls. Nothing in it names people or
+//! places.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,8 +15,8 @@ use crate::service::HEARTBEAT_LIMIT;
 /// A writer lane that has been in one write for longer is stalled, seconds.
 pub(super) const LANE_LIMIT: f64 = 5.0;
 
-/// What has not begun to beat is being started: repairs and a login at a slow homeserver come first. As long as the
-/// service manager waits (`TimeoutStartSec=`).
+/// What has not begun to beat is being started: repairs and a login at a slow homeserver come first. As long
+/// as the service manager waits (`TimeoutStartSec=`).
 const START_LIMIT: Duration = Duration::from_mins(5);
 
 /// Something that is not as it should be.

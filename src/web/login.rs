@@ -32,8 +32,8 @@ async fn log_in(
     }
 }
 
-/// The answer to somebody without the token: a form for a browser, words for a program. A right `?token=` is taken
-/// out of the address bar and into the cookie.
+/// The answer to somebody without the token: a form for a browser, words for a program. A right `?token=` is
+/// taken out of the address bar and into the cookie.
 pub(super) fn refusal(request: &HttpRequest, guard: &Guard) -> HttpResponse {
     if request.path() != "/" {
         return HttpResponse::Unauthorized()
@@ -61,7 +61,9 @@ fn draw(status: StatusCode, wrong: bool) -> HttpResponse {
                 h1 { "matrix-call-recorder" }
                 label for="token" { "Token" }
                 input #token name="token" type="password" autocomplete="current-password" required autofocus;
-                @if wrong { p.bad role="alert" { "That is not the token. It stands in the file that web.token_file names." } }
+                @if wrong {
+                    p.bad role="alert" { "That is not the token. It stands in the file that web.token_file names." }
+                }
                 button { "Open the page" }
             }
         }

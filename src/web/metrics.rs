@@ -1,7 +1,7 @@
 //! The board in Prometheus' text format.
 //!
-//! Names are `recorder_<noun>_<unit>[_total]`; labels come from closed sets, never from rooms, users or tracks, so the
-//! number of series has a bound that no caller can move.
+//! Names are `recorder_<noun>_<unit>[_total]`; labels come from closed sets, never from rooms, users or
+//! tracks, so the number of series has a bound that no caller can move.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

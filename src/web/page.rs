@@ -1,7 +1,7 @@
 //! The status page: whole without JavaScript, kept fresh by server-sent events with it.
 //!
-//! It copies snapshots off the board and draws them; no lock is held while it does. All remote text goes through
-//! [`words::tame`] for its shape and through maud's escaping for its characters.
+//! It copies snapshots off the board and draws them; no lock is held while it does. All remote text goes
+//! through [`words::tame`] for its shape and through maud's escaping for its characters.
 
 use std::sync::Arc;
 
@@ -144,13 +144,17 @@ fn summary(view: &View<'_>) -> Markup {
         span.fact {
             @if !storage.writable { (dot("bad", "fault")) "Recordings folder cannot be written" }
             @else if storage.level == "all_stopped" { (dot("bad", "fault")) "Disk full: recording stopped" }
-            @else if storage.level == "video_stopped" { (dot("warn", "warning")) "Disk nearly full: video stopped" }
+            @else if storage.level == "video_stopped" {
+                (dot("warn", "warning")) "Disk nearly full: video stopped"
+            }
             @else { (words::bytes(storage.free_bytes)) " free on disk" }
         }
         span.fact.dim { "up " (words::age(up)) }
         @for problem in &ill { span.fact.bad { (dot("bad", "fault")) (sentence(&problem.text)) } }
         @if let Some(error) = &storage.last_error {
-            @if !storage.writable || storage.level != "plenty" { span.fact.dim { (words::tame(error, words::SENTENCE)) } }
+            @if !storage.writable || storage.level != "plenty" {
+                span.fact.dim { (words::tame(error, words::SENTENCE)) }
+            }
         }
     }
 }
@@ -188,7 +192,10 @@ fn sync_state(view: &View<'_>) -> Markup {
 fn recordings(view: &View<'_>) -> Markup {
     html! {
         @if view.calls.is_empty() {
-            div.card.empty { "Nothing is being recorded. A call to this account from somebody on the allow-list starts a recording." }
+            div.card.empty {
+                "Nothing is being recorded. "
+                "A call to this account from somebody on the allow-list starts a recording."
+            }
         }
         @for call in view.calls.iter().take(CALLS) { (call_card(call, view.utc)) }
         (more(view.calls.len(), CALLS, "call"))

@@ -14,8 +14,8 @@ pub(super) struct Node {
     pub(super) children: Vec<Node>,
 }
 
-/// Builds the forest; an actor whose parent is not on the board stands below its nearest ancestor that is. The order
-/// of siblings is that of their numbers: `call-2` before `call-10`.
+/// Builds the forest; an actor whose parent is not on the board stands below its nearest ancestor that is.
+/// The order of siblings is that of their numbers: `call-2` before `call-10`.
 pub(super) fn grow(mut actors: Vec<Arc<ActorSnapshot>>) -> Vec<Node> {
     actors.sort_by(|a, b| by_path(&a.path, &b.path));
     let mut roots = Vec::new();

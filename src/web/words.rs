@@ -10,8 +10,8 @@ pub(super) const SENTENCE: usize = 200;
 /// Combining marks that one letter may carry.
 const MARKS: usize = 2;
 
-/// Remote text as it may be shown: on one line, without controls or marks that turn the text around it, and cut.
-/// Escaping is the template's part.
+/// Remote text as it may be shown: on one line, without controls or marks that turn the text around it, and
+/// cut. Escaping is the template's part.
 pub(super) fn tame(text: &str, limit: usize) -> String {
     let mut shown = String::new();
     let mut count = 0;
@@ -38,14 +38,16 @@ pub(super) fn tame(text: &str, limit: usize) -> String {
 /// Direction overrides and isolates, fillers with no picture of their own, and tags.
 fn invisible(c: char) -> bool {
     matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
+        '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}'
+        | '\u{200b}' | '\u{200e}' | '\u{200f}'
         | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
         | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Combining marks, of which a heap would cover the lines above and below.
 fn stacks(c: char) -> bool {
-    matches!(c, '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}'
+    matches!(c, '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}'
+        | '\u{1dc0}'..='\u{1dff}'
         | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
 }
 

@@ -1,4 +1,5 @@
-//! A clock held in the hand, a board full of made-up calls, and a client that says exactly what it is told to.
+//! A clock held in the hand, a board full of made-up calls, and a client that says exactly what it is told
+//! to.
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses a part, and ends where it fails")]
 

@@ -24,7 +24,9 @@ pub(super) fn draw(actors: Vec<Arc<ActorSnapshot>>, utc: i64) -> Markup {
         div.card {
             @if nodes.is_empty() { p.more { "The tree has not started." } }
             @else { (list(&nodes, utc, DEPTH, &mut left, "tree")) }
-            @if all > ACTORS { p.more { "and " (all - ACTORS) " more; all of them are in " a href="/api/v1/actors" { "the API" } } }
+            @if all > ACTORS {
+                p.more { "and " (all - ACTORS) " more; all of them are in " a href="/api/v1/actors" { "the API" } }
+            }
         }
     }
 }
@@ -36,7 +38,9 @@ fn list(nodes: &[Node], utc: i64, depth: usize, left: &mut usize, class: &str) -
                 @if take(left) {
                     li {
                         (line(&node.actor, utc))
-                        @if !node.children.is_empty() && depth > 0 { (list(&node.children, utc, depth - 1, left, "")) }
+                        @if !node.children.is_empty() && depth > 0 {
+                            (list(&node.children, utc, depth - 1, left, ""))
+                        }
                     }
                 }
             }
