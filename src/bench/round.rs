@@ -118,7 +118,7 @@ impl Round<'_> {
                 after: patience,
             })??;
             let now = self.connecting.len();
-            if now > before && now % 50 == 0 {
+            if now > before && now.is_multiple_of(50) {
                 self.options.tell(&format!("{now} of {calls} connected"));
             }
         }
