@@ -14,7 +14,7 @@ const TILE_LIST: u8 = 8;
 
 /// Joins the packets of one temporal unit.
 pub fn frame<'a>(packets: impl Iterator<Item = &'a [u8]> + Clone) -> Result<Depacketised, Malformed> {
-    let room = packets.clone().map(|payload| payload.len() + 4).sum();
+    let room: usize = packets.clone().map(|payload| payload.len() + 4).sum();
     let mut unit = Unit { data: Vec::with_capacity(room), ..Default::default() };
     // An OBU that goes on in the next packet.
     let mut open: Option<Vec<u8>> = None;
@@ -55,7 +55,11 @@ pub fn frame<'a>(packets: impl Iterator<Item = &'a [u8]> + Clone) -> Result<Depa
             let unfinished = rest.is_empty() && goes_on;
             match (open.take(), unfinished) {
                 (None, false) => unit.put(element)?,
-                (None, true) => open = Some(element.to_vec()),
+                (None, true) => {
+                    let mut obu = Vec::with_capacity(room);
+                    obu.extend_from_slice(element);
+                    open = Some(obu);
+                }
                 (Some(mut obu), unfinished) => {
                     obu.extend_from_slice(element);
                     if unfinished {
