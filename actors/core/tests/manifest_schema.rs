@@ -3,10 +3,13 @@
 mod manifest_support;
 
 use jsonschema::Validator;
-use manifest_support::{applied, session};
+use manifest_support::{applied, ended, event, opened, session};
 use proptest::prelude::*;
-use proptest::strategy::ValueTree;
-use proptest::test_runner::TestRunner;
+use recorder_core::ids::TrackId;
+use recorder_core::manifest::{
+    ClockPoint, OpenedBecause, Record, Seconds, SegmentOpened, SegmentProgress, media_file_name,
+};
+use recorder_core::media::{Codec, MediaKind, Source};
 use serde_json::{Value, json};
 
 fn schema() -> Value {
@@ -32,25 +35,49 @@ fn every_manifest_is_valid() {
     });
 }
 
-/// A manifest with a segment, a gap and an event, chosen from random ones by a fixed seed.
+/// A manifest in which every kind of object occurs.
 fn rich() -> Value {
-    let mut runner = TestRunner::deterministic();
-    loop {
-        let records = session().new_tree(&mut runner).expect("a tree").current();
-        let manifest = applied(&records);
-        let whole = |p: &recorder_core::manifest::Participant| {
-            p.presence.first().is_some_and(|stay| stay.left_s.is_some())
-                && p.tracks.first().is_some_and(|t| {
-                    t.segments.first().is_some_and(|s| s.is_final && !s.clock_map.is_empty())
-                })
-        };
-        if manifest.participants.first().is_some_and(whole)
-            && manifest.ended_s.is_some()
-            && !manifest.events.is_empty()
-        {
-            return serde_json::to_value(manifest).expect("JSON");
-        }
-    }
+    let track = TrackId::from("p1-camera-1");
+    let file = media_file_name("ada-p1", Source::Camera, 1, Codec::Vp8);
+    let point = ClockPoint { session_s: Seconds::new(2.0), ..Default::default() };
+    let records = [
+        Record::SessionOpened(opened()),
+        Record::ParticipantAdded {
+            participant: "p1".into(),
+            user_id: None,
+            device_id: None,
+            party_id: None,
+            display_name: Some("Ada".to_owned()),
+        },
+        Record::PresenceBegan { participant: "p1".into(), at_s: Seconds::new(1.0) },
+        Record::TrackAdded {
+            participant: "p1".into(),
+            track: track.clone(),
+            source: Source::Camera.into(),
+            kind: MediaKind::Video.into(),
+        },
+        Record::SegmentOpened(SegmentOpened {
+            track,
+            file: file.clone(),
+            codec: Codec::Vp8.into(),
+            start_s: Seconds::new(2.0),
+            opened_because: OpenedBecause::First.into(),
+            clock_uncertain_s: None,
+            video: None,
+            audio: None,
+        }),
+        Record::SegmentProgress(SegmentProgress {
+            file: file.clone(),
+            clock_map: Some(vec![point]),
+            ..Default::default()
+        }),
+        Record::Event(event(Seconds::new(3.0), None)),
+    ];
+    let mut manifest = applied(&records);
+    let segment = Box::new(manifest.segment(&file).expect("it was opened").clone());
+    manifest.apply(&Record::SegmentClosed { file, segment }).expect("it is open");
+    manifest.apply(&ended(Seconds::new(9.0))).expect("it is open");
+    serde_json::to_value(manifest).expect("JSON")
 }
 
 #[test]
