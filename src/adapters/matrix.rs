@@ -152,9 +152,15 @@ impl MatrixAccount {
         if settings.allow.is_empty() {
             warn!("matrix.allow is empty, so nobody can invite or be recorded; name users or servers there");
         }
-        let account::LoggedIn { client, lock, password } = Box::pin(account::log_in(settings)).await?;
-        Box::pin(identity::secure(&client, settings, password.as_deref())).await;
-        drop(password);
+        let account::LoggedIn { client, lock, fresh, password } = Box::pin(account::log_in(settings)).await?;
+        let securing = Box::pin(identity::secure(client.clone(), settings.clone(), password));
+        let mut tasks = JoinSet::new();
+        if fresh {
+            // A new device is signed before anybody sees it.
+            securing.await;
+        } else {
+            tasks.spawn(securing);
+        }
 
         let (out, deliveries) = mpsc::channel(DELIVERIES);
         let (done, taken) = mpsc::channel(1);
@@ -187,7 +193,6 @@ impl MatrixAccount {
         };
         let syncing =
             sync::SyncLoop { client: client.clone(), clock, board, state, done, stop: stop.clone() };
-        let mut tasks = JoinSet::new();
         tasks.spawn(Box::pin(courier.run(inputs)));
         tasks.spawn(Box::pin(invites.run()));
         tasks.spawn(Box::pin(syncing.run()));

@@ -49,6 +49,8 @@ pub struct AccountSettings {
 pub(super) struct LoggedIn {
     pub(super) client: Client,
     pub(super) lock: StoreLock,
+    /// The device was not used before.
+    pub(super) fresh: bool,
     /// For interactive authentication of the first cross-signing upload.
     pub(super) password: Option<String>,
 }
@@ -85,13 +87,14 @@ pub(super) async fn log_in(settings: &AccountSettings) -> Result<LoggedIn, Accou
     let client = open(settings, &homeserver, passphrase.as_deref()).await?;
     keep_refreshed_tokens(&client, &settings.state_dir);
     let entry = Entry { settings, client: &client, homeserver: &homeserver, owner: owner.as_ref() };
+    let fresh = session.is_none();
     match (session, &token, &password) {
         (Some(session), token, _) => entry.restore(session, token.as_deref()).await?,
         (None, Some(token), _) => entry.with_token(token).await?,
         (None, None, Some(password)) => entry.with_password(password).await?,
         (None, None, None) => return Err(AccountError::NoCredentials),
     }
-    Ok(LoggedIn { client, lock, password })
+    Ok(LoggedIn { client, lock, fresh, password })
 }
 
 fn homeserver(settings: &AccountSettings) -> Result<Url, AccountError> {

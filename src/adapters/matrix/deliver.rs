@@ -33,10 +33,6 @@ use super::handled::Handled;
 use super::inbox::{Inbox, Lane, Limits, Taken};
 use super::{Delivery, RoomEvent};
 
-/// The longest event that is looked at. The specification allows 65,536 bytes; decrypted ones are a little longer.
-const LONGEST_EVENT: usize = 256 << 10;
-/// The longest event id that is looked at (specification: 255 bytes).
-const LONGEST_ID: usize = 512;
 /// Events per page and pages per room when a gap is read backward.
 const PAGE: u32 = 50;
 const PAGES: usize = 10;
@@ -268,14 +264,11 @@ impl Courier {
 
     /// Reads an event; what is malformed or too long is ignored and counted.
     fn head(&self, raw: &RawValue) -> Option<Head> {
-        let parsed = (raw.get().len() <= LONGEST_EVENT).then(|| serde_json::from_str::<Head>(raw.get()));
-        match parsed {
-            Some(Ok(head)) if head.event_id.len() <= LONGEST_ID => Some(head),
-            _ => {
-                Totals::count(&self.board.totals.signals_ignored);
-                None
-            }
+        let head = Head::read(raw.get());
+        if head.is_none() {
+            Totals::count(&self.board.totals.signals_ignored);
         }
+        head
     }
 
     async fn try_keys(&mut self, news: Option<&[String]>) -> Result<(), Gone> {

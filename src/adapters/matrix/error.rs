@@ -185,6 +185,14 @@ pub(super) fn fault_of(error: &matrix_sdk::Error) -> Fault {
     match error {
         matrix_sdk::Error::Http(error) => fault_of_http(error),
         matrix_sdk::Error::AuthenticationRequired => Fault::TokenRevoked,
+        // Another task made the same request and met the fault itself.
+        matrix_sdk::Error::ConcurrentRequestFailed => {
+            Fault::Unreachable("a shared request failed".to_owned())
+        }
+        matrix_sdk::Error::UnknownError(inner) => match inner.downcast_ref::<HttpError>() {
+            Some(error) => fault_of_http(error),
+            None => Fault::Internal(innermost(inner.as_ref())),
+        },
         other => Fault::Internal(innermost(other)),
     }
 }
@@ -275,6 +283,8 @@ fn random_fraction() -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use matrix_sdk::ruma::exports::http;
+
     use super::*;
 
     #[test]
@@ -294,5 +304,52 @@ mod tests {
         let mut back_off = BackOff::new(Duration::from_secs(1), Duration::from_secs(30));
         assert_eq!(back_off.next(Some(Duration::from_secs(60))), Duration::from_secs(60));
         assert_eq!(back_off.next(Some(Duration::from_secs(86_400))), Duration::from_secs(300));
+    }
+
+    /// The fault an answer of the homeserver stands for.
+    fn answered(status: u16, headers: &[(&str, &str)], body: &str) -> Fault {
+        use matrix_sdk::ruma::api::EndpointError;
+        let mut answer = http::Response::builder().status(status);
+        for (name, value) in headers {
+            answer = answer.header(*name, *value);
+        }
+        let error = RumaApiError::from_http_response(answer.body(body.as_bytes()).unwrap());
+        fault_of_http(&HttpError::from(FromHttpResponseError::Server(error)))
+    }
+
+    #[test]
+    fn answers_of_the_homeserver_are_understood() {
+        let refused = |code: &str, status| Fault::Refused { code: code.to_owned(), status };
+        let slow = r#"{"errcode":"M_LIMIT_EXCEEDED","error":"x","retry_after_ms":1500}"#;
+        assert_eq!(answered(429, &[], slow), Fault::Limited(Some(Duration::from_millis(1500))));
+        let header = answered(429, &[("Retry-After", "7")], r#"{"errcode":"M_LIMIT_EXCEEDED","error":"x"}"#);
+        assert_eq!(header, Fault::Limited(Some(Duration::from_secs(7))));
+        assert_eq!(answered(429, &[], "slow down"), Fault::Limited(None));
+        let ended = r#"{"errcode":"M_UNKNOWN_TOKEN","error":"x","soft_logout":true}"#;
+        assert_eq!(answered(401, &[], ended), Fault::TokenRevoked);
+        assert_eq!(
+            answered(403, &[], r#"{"errcode":"M_FORBIDDEN","error":"x"}"#),
+            refused("M_FORBIDDEN", 403)
+        );
+        assert_eq!(answered(400, &[], r#"{"errcode":"ORG.OWN","error":"x"}"#), refused("ORG.OWN", 400));
+        assert_eq!(answered(400, &[], "{}"), refused("no errcode", 400));
+        for (status, body) in [(500, "<html>"), (502, ""), (503, r#"{"errcode":"M_UNKNOWN","error":"x"}"#)] {
+            assert_eq!(answered(status, &[], body), Fault::Failing(status));
+        }
+        assert!(matches!(answered(404, &[], "<html>"), Fault::Nonsense(_)));
+    }
+
+    #[test]
+    fn only_what_may_change_by_itself_is_tried_again() {
+        for (fault, passes) in [
+            (Fault::Limited(None), true),
+            (Fault::Unreachable(String::new()), true),
+            (Fault::Failing(502), true),
+            (Fault::TokenRevoked, false),
+            (Fault::Refused { code: "M_FORBIDDEN".to_owned(), status: 403 }, false),
+            (Fault::Internal(String::new()), false),
+        ] {
+            assert_eq!(fault.passes(), passes, "{fault}");
+        }
     }
 }

@@ -8,6 +8,11 @@ use serde_json::Value;
 
 use super::RoomEvent;
 
+/// The longest event that is looked at. The specification allows 65,536 bytes; decrypted ones are a little longer.
+const LONGEST_EVENT: usize = 256 << 10;
+/// The longest event id that is looked at (specification: 255 bytes).
+const LONGEST_ID: usize = 512;
+
 /// Event types that the calls, the commands and the room's description need. Everything else is dropped unread.
 pub(super) fn is_wanted(event_type: &str) -> bool {
     event_type.starts_with("m.call.")
@@ -75,6 +80,12 @@ impl Stamp {
 }
 
 impl Head {
+    /// `None` for what is malformed or too long to be looked at.
+    pub(super) fn read(json: &str) -> Option<Self> {
+        let fits = |head: &Self| head.event_id.len() <= LONGEST_ID && head.sender.len() <= LONGEST_ID;
+        (json.len() <= LONGEST_EVENT).then(|| serde_json::from_str(json).ok()).flatten().filter(fits)
+    }
+
     pub(super) fn age(&self, utc_millis: i64) -> Duration {
         self.unsigned.age(self.origin_server_ts, utc_millis)
     }
@@ -128,5 +139,25 @@ mod tests {
         assert!(is_wanted("m.room.member"));
         assert!(!is_wanted("m.room.encrypted"));
         assert!(!is_wanted("m.sticker"));
+    }
+
+    #[test]
+    fn what_is_malformed_or_too_long_is_not_looked_at() {
+        let event = |id: &str, body: &str| {
+            serde_json::json!({ "event_id": id, "sender": "@a:x", "type": "m.call.invite", "content": { "b": body } })
+                .to_string()
+        };
+        assert!(Head::read(&event("$1", "hi")).is_some());
+        assert!(Head::read(&event("$\u{0}/../\u{1f600}", "hi")).is_some());
+        assert!(Head::read(&event(&"x".repeat(10_000), "hi")).is_none());
+        assert!(Head::read(&event("$1", &"x".repeat(300_000))).is_none());
+        for broken in ["", "{}", "[]", "null", r#"{"event_id":1,"sender":"@a:x","type":"m.call.invite"}"#] {
+            assert!(Head::read(broken).is_none(), "{broken}");
+        }
+        let nested = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
+        assert!(
+            Head::read(&format!(r#"{{"event_id":"$1","sender":"@a:x","type":"m.x","content":{nested}}}"#))
+                .is_none()
+        );
     }
 }

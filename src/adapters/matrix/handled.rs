@@ -13,8 +13,8 @@ use tracing::warn;
 
 use super::files;
 
-/// Writes are at least this far apart, so a crash forgets what was handled in the last second at most.
-const PACE: Duration = Duration::from_secs(1);
+/// Writes are at least this far apart, so a crash forgets at most what was handled in this time.
+const PACE: Duration = Duration::from_millis(250);
 /// Ids kept; at more than 40 wanted events a second the oldest go before their time.
 const IDS: usize = 4096;
 /// Batches that wait for the consumer's acknowledgement; the oldest then counts as handled.

@@ -20,8 +20,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// Name of the recovery key's file in the state directory, mode 0600.
 const RECOVERY_KEY: &str = "recovery-key";
 
-pub(super) async fn secure(client: &Client, settings: &AccountSettings, password: Option<&str>) {
-    let work = Box::pin(secure_now(client, settings, password));
+pub(super) async fn secure(client: Client, settings: AccountSettings, password: Option<String>) {
+    let work = Box::pin(secure_now(&client, &settings, password.as_deref()));
     if tokio::time::timeout(TIME_LIMIT, work).await.is_err() {
         warn!("setting up cross-signing took too long, it is tried again at the next start");
     }

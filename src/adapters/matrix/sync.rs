@@ -1,8 +1,10 @@
 //! The sync loop: long polls, survives whatever the homeserver does, and publishes how it fares.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use matrix_sdk::Client;
 use matrix_sdk::config::SyncSettings;
 use matrix_sdk::ruma::UInt;
@@ -37,12 +39,24 @@ pub(super) struct SyncLoop {
 
 impl SyncLoop {
     pub(super) async fn run(self) {
-        let stop = self.stop.clone();
         // Dropping a request half-way is harmless: what was stored and not handled is read back at the next start.
-        stop.run_until_cancelled(self.turn()).await;
+        self.stop.run_until_cancelled(self.survive()).await;
     }
 
-    async fn turn(self) {
+    /// A response that makes the SDK panic costs that response, not the account.
+    async fn survive(&self) {
+        while AssertUnwindSafe(Box::pin(self.sync())).catch_unwind().await.is_err() {
+            Totals::count(&self.board.totals.panics_caught);
+            error!("a panic while syncing was caught, going on");
+            self.publish(|state, _| {
+                state.last_error = Some("a response of the homeserver made us fail".to_owned())
+            });
+            tokio::time::sleep(LONGEST_WAIT).await;
+        }
+    }
+
+    /// Returns when syncing makes no sense any more.
+    async fn sync(&self) {
         let mut back_off = BackOff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut failing = false;
         // The first poll, and each one after a failure, returns at once: being in step again is news.
@@ -52,6 +66,12 @@ impl SyncLoop {
             match Box::pin(self.client.sync_once(settings(poll))).await {
                 Ok(response) => {
                     if !self.taken(response.next_batch).await {
+                        error!("events are no longer taken, so syncing ends");
+                        self.publish(|state, _| {
+                            state.first_sync_done = false;
+                            state.last_error =
+                                Some("events are no longer taken, restart the recorder".to_owned());
+                        });
                         return;
                     }
                     Totals::count(&self.board.totals.syncs);
@@ -71,16 +91,17 @@ impl SyncLoop {
                     let fault = fault_of(&error);
                     Totals::count(&self.board.totals.sync_failures);
                     at_once = true;
-                    self.publish(|state, _| state.last_error = Some(fault.to_string()));
-                    if fault == Fault::TokenRevoked {
+                    let revoked = fault == Fault::TokenRevoked;
+                    self.publish(|state, _| {
+                        state.last_error = Some(fault.to_string());
+                        state.token_revoked = revoked;
+                        state.logged_in &= !revoked;
+                    });
+                    if revoked {
                         error!(
                             "the session was ended on the homeserver: running recordings go on, no new call is seen; \
                              give the recorder a new login and restart it"
                         );
-                        self.publish(|state, _| {
-                            state.logged_in = false;
-                            state.token_revoked = true;
-                        });
                         return;
                     }
                     let asked = match fault {
@@ -103,11 +124,12 @@ impl SyncLoop {
         self.done.send(SyncDone { token, taken }).await.is_ok() && answer.await.is_ok()
     }
 
+    /// The board first, so that who was woken by the state sees the same there.
     fn publish(&self, change: impl FnOnce(&mut AccountState, i64)) {
-        let now = self.clock.utc_micros();
-        self.state.send_modify(|state| change(state, now));
-        let state = self.state.borrow().clone();
+        let mut state = self.state.borrow().clone();
+        change(&mut state, self.clock.utc_micros());
         self.board.account.store(Arc::new(state.snapshot()));
+        self.state.send_replace(state);
     }
 }
 
