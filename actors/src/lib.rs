@@ -2,7 +2,27 @@
 //!
 //! Knows nothing of Matrix, WebRTC or HTTP libraries; the daemon implements the traits of [`ports`].
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails may panic"))]
+
+pub mod call;
+mod clock_fit;
+mod journal;
+pub mod lane;
 pub mod observe;
+pub mod peer;
 pub mod ports;
+pub mod pump;
 pub mod ring;
+pub mod segment;
 pub mod session;
+mod snapshot;
+pub mod storage;
+pub mod supervise;
+pub mod supervisor;
+pub mod testing;
+mod track_file;
+pub mod world;
+pub mod writer;
+
+#[cfg(test)]
+mod tests;

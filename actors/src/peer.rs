@@ -216,8 +216,13 @@ impl PeerActor {
         lock(&shared.tracks).insert(mid.clone(), TrackPlace { names, kind: plan.kind, slot, shared: writer });
     }
 
+    /// A copy, so that no lock is held by whoever looks at it.
+    fn track(&self, mid: &Mid) -> Option<TrackPlace> {
+        lock(&self.shared.tracks).get(mid).cloned()
+    }
+
     fn run_writer(&self, mid: &Mid, run: &StreamPlan, because: OpenedBecause, facts: &ConnectionFacts) {
-        let Some(track) = lock(&self.shared.tracks).get(mid).cloned() else { return };
+        let Some(track) = self.track(mid) else { return };
         let Some(ring) = find_ring(facts, mid, run) else { return };
         *lock(&track.shared.desired) = Desired::Run { ring, because };
         if track.slot.check(self.shared.world.clock.now()) == Check::Empty {
@@ -228,7 +233,7 @@ impl PeerActor {
     }
 
     fn stop_writer(&self, mid: &Mid) {
-        let Some(track) = lock(&self.shared.tracks).get(mid).cloned() else { return };
+        let Some(track) = self.track(mid) else { return };
         *lock(&track.shared.desired) = Desired::Finalise;
         track.slot.nudge();
     }
@@ -278,7 +283,7 @@ impl PeerActor {
     }
 
     fn tell_mute(&self, mid: &Mid, muted: bool) {
-        let Some(track) = lock(&self.shared.tracks).get(mid).cloned() else { return };
+        let Some(track) = self.track(mid) else { return };
         let at_s = self.shared.session.now_s();
         let state = match track.kind {
             MediaKind::Audio => MediaState::Muted,
@@ -303,7 +308,7 @@ impl PeerActor {
 
     fn tell_source(&self, mid: &Mid, source: Source, on: bool, because: OpenedBecause) {
         if because == OpenedBecause::SourceOn
-            && let Some(track) = lock(&self.shared.tracks).get(mid).cloned()
+            && let Some(track) = self.track(mid)
         {
             let at_s: Seconds = self.shared.session.now_s();
             self.shared.session.tell(Record::StateEnded {
@@ -331,8 +336,9 @@ impl PeerActor {
                 self.shared.world.board.happened(now, Severity::Warning, what);
             }
             Pause::SourceOff => {
-                if let Some(track) = lock(&self.shared.tracks).get(mid).cloned()
-                    && !lock(&self.shared.wanted).stop
+                let stopping = lock(&self.shared.wanted).stop;
+                if let Some(track) = self.track(mid)
+                    && !stopping
                 {
                     let at_s = self.shared.session.now_s();
                     self.shared.session.tell(Record::StateBegan {
@@ -347,7 +353,7 @@ impl PeerActor {
     }
 
     fn tell(&self, mid: &Mid, kind: EventKind) {
-        if let Some(track) = lock(&self.shared.tracks).get(mid).cloned() {
+        if let Some(track) = self.track(mid) {
             self.tell_track(&track, kind);
         }
     }

@@ -1,10 +1,11 @@
 //! SessionRecorder: a task beside each CallActor that owns a session's folder, journal and manifest.
 //!
-//! Actors [`tell`](SessionHandle::tell) it facts. A fact is applied to the manifest at once, under a short lock, so there is
-//! no queue between teller and recorder that could overflow: the manifest is bounded by
-//! [`recorder_core::manifest::limits`], and lines that the disk has not taken are bounded by [`PENDING_BYTES`]. Beyond
-//! that they are given up and one checkpoint line with the whole manifest takes their place when the disk is back: nothing
-//! told is lost, whatever the disk does. Progress of a segment waits for the next second, the latest wins.
+//! Actors [`tell`](SessionHandle::tell) it facts. A fact is applied to the manifest at once, under a short
+//! lock, so there is no queue between teller and recorder that could overflow: the manifest is bounded by
+//! [`recorder_core::manifest::limits`], and lines that the disk has not taken are bounded by
+//! [`PENDING_BYTES`]. Beyond that they are given up and one checkpoint line with the whole manifest takes
+//! their place when the disk is back: nothing told is lost, whatever the disk does. Progress of a segment
+//! waits for the next second, the latest wins.
 //!
 //! Every store call runs on a blocking thread, at most [`SessionSettings::lanes`] at a time in the process.
 
@@ -25,13 +26,14 @@ use tokio::sync::Semaphore;
 pub use handle::SessionHandle;
 pub use task::open;
 
-/// Journal lines kept in memory while the disk does not take them. What comes on top makes them one checkpoint.
+/// Journal lines kept in memory while the disk does not take them. What comes on top makes them one
+/// checkpoint.
 pub const PENDING_BYTES: usize = 1 << 20;
 
 /// A session's folder as its recorder sees it. Every method may block; one thread at a time calls them.
 pub trait SessionStore: Send + 'static {
-    /// Creates `room` if it is not there, and `session` in it. [`io::ErrorKind::AlreadyExists`] if `session` is: it is
-    /// somebody else's.
+    /// Creates `room` if it is not there, and `session` in it. [`io::ErrorKind::AlreadyExists`] if `session`
+    /// is: it is somebody else's.
     fn create_folder(&mut self, room: &str, session: &str) -> io::Result<PathBuf>;
 
     /// Appends whole lines. On an error none of them may stay behind.
@@ -117,7 +119,8 @@ pub struct SessionStatus {
     pub errors: u64,
     /// Checkpoints written in the place of lines.
     pub checkpoints: u64,
-    /// Everything is on the disk, the manifest says how the session ended, and nothing will be written any more.
+    /// Everything is on the disk, the manifest says how the session ended, and nothing will be written any
+    /// more.
     pub finished: bool,
 }
 

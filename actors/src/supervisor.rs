@@ -32,6 +32,8 @@ pub struct Deliver {
 #[derive(Debug)]
 pub struct Delivery {
     pub event: RoomEvent,
+    /// Present on state events.
+    pub state_key: Option<String>,
     /// The sender is on the allow-list.
     pub allowed: bool,
 }
@@ -130,7 +132,7 @@ impl SupervisorActor {
     }
 
     fn event(&self, delivery: Delivery) {
-        let Delivery { event, allowed } = delivery;
+        let Delivery { event, state_key, allowed } = delivery;
         let board = &self.shared.world.board;
         if is_call_event(&event.event_type) {
             match CallSignal::parse(&event) {
@@ -150,9 +152,8 @@ impl SupervisorActor {
         match event.event_type.as_str() {
             "m.room.member" => {
                 let membership = event.content.get("membership").and_then(serde_json::Value::as_str);
-                let user = event.content.get("_state_key").and_then(serde_json::Value::as_str);
-                if let (Some("leave" | "ban"), Some(user)) = (membership, user) {
-                    self.tell_room(&event.room, || CallInput::UserLeft(user.to_owned()));
+                if let (Some("leave" | "ban"), Some(user)) = (membership, state_key) {
+                    self.tell_room(&event.room, || CallInput::UserLeft(user.clone()));
                 }
             }
             "m.room.tombstone" => self.tell_room(&event.room, || CallInput::RoomUpgraded),

@@ -13,40 +13,58 @@ pub enum Point {
 
 #[cfg(any(test, feature = "fault-injection"))]
 mod armed {
+    use std::cell::RefCell;
     use std::collections::HashMap;
     use std::sync::{Mutex, PoisonError};
 
     use super::Point;
 
-    static ARMED: Mutex<Option<HashMap<(Point, String), u32>>> = Mutex::new(None);
+    type Armed = HashMap<(Point, String), u32>;
 
-    /// The next `times` visits of `point` by `who` (a path in the tree, or a file's name) panic.
+    thread_local! {
+        static HERE: RefCell<Armed> = RefCell::default();
+    }
+    static EVERYWHERE: Mutex<Option<Armed>> = Mutex::new(None);
+
+    /// The next `times` visits of `point` by `who` (a path in the tree, or a track's id) on this thread panic. A tree
+    /// under test lives on its test's thread, so tests do not meet.
     pub fn arm(point: Point, who: &str, times: u32) {
-        let mut armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
+        HERE.with_borrow_mut(|armed| armed.insert((point, who.to_owned()), times));
+    }
+
+    /// As [`arm`], for visits on any thread.
+    pub fn arm_everywhere(point: Point, who: &str, times: u32) {
+        let mut armed = EVERYWHERE.lock().unwrap_or_else(PoisonError::into_inner);
         armed.get_or_insert_default().insert((point, who.to_owned()), times);
     }
 
     /// Panics if armed for this point and place.
     #[expect(clippy::panic, reason = "this is what it is for")]
     pub fn visit(point: Point, who: &str) {
-        let fire = {
-            let mut armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
-            match armed.as_mut().and_then(|map| map.get_mut(&(point, who.to_owned()))) {
-                Some(times) if *times > 0 => {
-                    *times -= 1;
-                    true
-                }
-                _ => false,
-            }
+        let key = (point, who.to_owned());
+        let here = HERE.with_borrow_mut(|armed| take(armed, &key));
+        let everywhere = || {
+            let mut armed = EVERYWHERE.lock().unwrap_or_else(PoisonError::into_inner);
+            armed.as_mut().is_some_and(|armed| take(armed, &key))
         };
-        if fire {
+        if here || everywhere() {
             panic!("injected fault at {point:?} of {who}");
+        }
+    }
+
+    fn take(armed: &mut Armed, key: &(Point, String)) -> bool {
+        match armed.get_mut(key) {
+            Some(times) if *times > 0 => {
+                *times -= 1;
+                true
+            }
+            _ => false,
         }
     }
 }
 
 #[cfg(any(test, feature = "fault-injection"))]
-pub use armed::{arm, visit};
+pub use armed::{arm, arm_everywhere, visit};
 
 /// Compiled away.
 #[cfg(not(any(test, feature = "fault-injection")))]

@@ -15,7 +15,8 @@ use super::{SessionEnd, SessionError, SessionStatus};
 use crate::ports::Clock;
 
 /// Tells a session's recorder facts. Cheap to clone; when the last handle is dropped without
-/// [`finish`](Self::finish), the recorder writes what it was told and ends, and the session stays `recording`.
+/// [`finish`](Self::finish), the recorder writes what it was told and ends, and the session stays
+/// `recording`.
 #[derive(Clone)]
 pub struct SessionHandle {
     inner: Arc<Inner>,
@@ -50,8 +51,8 @@ impl SessionHandle {
         &self.inner.folder
     }
 
-    /// Never blocks on the disk. What does not fit (an unknown track, a full list, the end has been told) is logged,
-    /// counted and changes nothing.
+    /// Never blocks on the disk. What does not fit (an unknown track, a full list, the end has been told) is
+    /// logged, counted and changes nothing.
     pub fn tell(&self, record: Record) {
         let mut state = self.inner.shared.lock();
         match state.tell(record) {
@@ -98,14 +99,15 @@ impl SessionHandle {
         self.inner.status.clone()
     }
 
-    /// Resolves when every structural fact told so far is in the journal file. It waits as long as the disk refuses.
+    /// Resolves when every structural fact told so far is in the journal file. It waits as long as the disk
+    /// refuses.
     pub async fn written(&self) -> Result<(), SessionError> {
         let told = self.inner.shared.lock().told();
         self.wait(|status| status.written >= told).await
     }
 
-    /// Ends the session and resolves when journal and manifest are on the disk; it waits as long as the disk refuses, so
-    /// put a limit around it. What is told afterwards is refused. A second call only waits.
+    /// Ends the session and resolves when journal and manifest are on the disk; it waits as long as the disk
+    /// refuses, so put a limit around it. What is told afterwards is refused. A second call only waits.
     pub async fn finish(&self, end: SessionEnd) -> Result<Manifest, SessionError> {
         let ended_s = self.now_s();
         {

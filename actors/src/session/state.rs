@@ -72,8 +72,8 @@ impl Shared {
         Self { state: Mutex::new(state), clock, nudge: Notify::new() }
     }
 
-    /// A teller that panicked with the lock held had not begun to change anything that matters: each change is one
-    /// `apply`, which refuses before it changes.
+    /// A teller that panicked with the lock held had not begun to change anything that matters: each change
+    /// is one `apply`, which refuses before it changes.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -197,7 +197,8 @@ impl State {
         self.told
     }
 
-    /// The next file name of this participant and source. A participant's slug is fixed when its first file is named.
+    /// The next file name of this participant and source. A participant's slug is fixed when its first file
+    /// is named.
     pub(super) fn name_segment(
         &mut self,
         participant: &ParticipantId,

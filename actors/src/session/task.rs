@@ -182,7 +182,8 @@ impl Task {
         }
     }
 
-    /// Goes to the disk if there is a reason. Whether everything told is there; `None` if the runtime is ending.
+    /// Goes to the disk if there is a reason. Whether everything told is there; `None` if the runtime is
+    /// ending.
     async fn round(&mut self, ticked: bool, abandoned: bool) -> Option<bool> {
         let plan = self.plan(ticked, abandoned);
         if plan.visit.is_empty() {
@@ -358,8 +359,8 @@ fn guarded(call: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         .unwrap_or_else(|_| Err(io::Error::other("the session store panicked")))
 }
 
-/// Runs store calls on a blocking thread, with so many at a time as the settings allow. An error means that the runtime is
-/// ending or that the call panicked.
+/// Runs store calls on a blocking thread, with so many at a time as the settings allow. An error means that
+/// the runtime is ending or that the call panicked.
 async fn on_a_lane<T: Send + 'static>(
     settings: &SessionSettings,
     work: impl FnOnce() -> T + Send + 'static,

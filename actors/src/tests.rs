@@ -1,0 +1,6 @@
+//! The tree on a paused clock, with fakes for its ports and faults on cue.
+
+mod change_table;
+mod faults;
+mod life_of_a_call;
+mod support;

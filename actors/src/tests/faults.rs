@@ -1,0 +1,132 @@
+//! A panic or a fault anywhere costs at most what the table says.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+
+use super::support::*;
+use crate::observe::ActorState;
+use crate::segment::SegmentPhase;
+use crate::testing::{Point, arm};
+
+async fn only_this_one_restarted(tree: &Tree, path: &str, point: Point) {
+    let before = tree.generations();
+    arm(point, path, 1);
+    until("the restart", || {
+        tree.board.actor(path).is_some_and(|actor| actor.generation.0 == before[path].0 + 1)
+    })
+    .await;
+    for (other, generation) in tree.generations() {
+        if other != path {
+            assert_eq!(generation, before[&other], "{other} is not concerned");
+        }
+    }
+    let actor = tree.board.actor(path).unwrap();
+    assert_eq!((actor.state, actor.restarts), (ActorState::Running, 1));
+    assert!(actor.last_error.as_deref().unwrap().contains("injected fault"));
+}
+
+#[test]
+fn a_panic_in_a_writer_leaves_its_file_and_its_siblings_as_they_are() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        only_this_one_restarted(&tree, CAMERA, Point::WriterHandler).await;
+        assert_eq!(tree.segments.reasons("1"), ["first"], "the new generation adopted the running segment");
+        tree.hang_up().await;
+        assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
+    });
+}
+
+#[test]
+fn a_panic_in_a_peer_ends_no_segment() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        only_this_one_restarted(&tree, PEER, Point::PeerHandler).await;
+        assert_eq!(tree.segments.all.lock().unwrap().len(), 2);
+        tree.hang_up().await;
+        assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
+    });
+}
+
+#[test]
+fn a_panic_in_a_call_drops_one_signal_and_ends_no_segment() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        arm(Point::CallHandler, CALL, 1);
+        let offer = json!({"description": {"type": "offer", "sdp": "dropped"}});
+        tree.event("m.call.negotiate", CALLER, offer).await;
+        until("the restart", || tree.board.actor(CALL).is_some_and(|call| call.generation.0 == 2)).await;
+        assert_eq!(tree.generations()[PEER], before[PEER]);
+        assert_eq!(tree.generations()[CAMERA], before[CAMERA]);
+        let offer = json!({"description": {"type": "offer", "sdp": "taken"}});
+        tree.event("m.call.negotiate", CALLER, offer).await;
+        until("the next offer", || *tree.media.offers.lock().unwrap() == ["taken"]).await;
+        assert_eq!(tree.segments.all.lock().unwrap().len(), 2);
+        tree.hang_up().await;
+        assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
+    });
+}
+
+#[test]
+fn a_panic_in_the_supervisor_leaves_every_call_running() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        arm(Point::SupervisorHandler, "supervisor", 1);
+        let survived = tree.event("m.call.invite", CALLER, json!({})).await;
+        assert!(!survived);
+        until("the supervisor's end", || tree.state_of("supervisor") == Some(ActorState::Restarting)).await;
+        tree.mind_root();
+        assert_eq!(tree.generations()["supervisor"].0, 2);
+        assert_eq!(tree.generations()[CALL], before[CALL]);
+        assert_eq!(tree.segments.running().len(), 2);
+        tree.hang_up().await;
+        assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
+    });
+}
+
+#[test]
+fn a_segment_that_fails_is_followed_by_the_next_of_a_fresh_writer() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        tree.segments.of("1")[0].set(SegmentPhase::Failed("no space".into()));
+        until("the next segment", || tree.segments.reasons("1") == ["first", "writer_restarted"]).await;
+        assert_eq!(tree.generations()[CAMERA].0, before[CAMERA].0 + 1);
+        assert_eq!(tree.generations()[MICROPHONE], before[MICROPHONE]);
+        assert_eq!(tree.segments.reasons("0"), ["first"]);
+    });
+}
+
+#[test]
+fn a_restart_storm_is_ended_by_the_budget_and_the_siblings_record_on() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        tree.segments.fail_all.store(true, Ordering::Relaxed);
+        tree.segments.of("1")[0].set(SegmentPhase::Failed("input/output error".into()));
+        until("the end of patience", || tree.state_of(CAMERA) == Some(ActorState::Failed)).await;
+        assert!(tree.segments.of("1").len() <= 10, "the budget bounds the tries");
+        assert_eq!(tree.board.totals.actors_given_up.load(Ordering::Relaxed), 1);
+        assert_eq!(tree.state_of(MICROPHONE), Some(ActorState::Running));
+        assert_eq!(tree.segments.running().len(), 1);
+        tree.hang_up().await;
+        assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
+    });
+}
+
+#[test]
+fn a_call_that_panics_again_and_again_is_given_up_without_harm_to_others() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        arm(Point::CallHandler, CALL, 100);
+        for n in 0..40 {
+            let offer = json!({"description": {"type": "offer", "sdp": format!("{n}")}});
+            tree.event("m.call.negotiate", CALLER, offer).await;
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        until("the end of patience", || *tree.shared.running().borrow() == 0).await;
+        assert!(!tree.media.closed.lock().unwrap().is_empty(), "its connection is closed");
+        assert_eq!(tree.state_of("supervisor"), Some(ActorState::Running));
+    });
+}

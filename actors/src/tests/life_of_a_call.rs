@@ -1,0 +1,156 @@
+use serde_json::json;
+
+use super::support::*;
+use crate::ports::{ConnectionState, DiskLevel};
+
+#[test]
+fn a_call_is_answered_recorded_and_finished() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        assert_eq!(tree.live_calls.live.lock().unwrap().len(), 1, "it is on the list of live calls");
+        assert_eq!(tree.segments.reasons("0"), ["first"]);
+        tree.hang_up().await;
+        let manifest = tree.manifest();
+        assert_eq!(serde_json::to_value(&manifest.state).unwrap(), "complete");
+        assert_eq!(serde_json::to_value(&manifest.end_reason).unwrap(), "hangup");
+        assert_eq!(manifest.participants.len(), 1);
+        assert_eq!(manifest.participants[0].user_id.as_deref(), Some(CALLER));
+        assert_eq!(manifest.participants[0].tracks.len(), 2);
+        assert!(tree.live_calls.live.lock().unwrap().is_empty());
+        until("an empty tree", || tree.board.actors().len() == 1).await;
+        assert!(tree.board.calls().is_empty());
+    });
+}
+
+#[test]
+fn the_room_is_told_when_recording_begins_and_what_was_saved() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        tree.hang_up().await;
+        until("both messages", || tree.signalling.count("m.room.message") == 2).await;
+        let sent = tree.signalling.sent.lock().unwrap();
+        let messages: Vec<_> = sent.iter().filter(|(kind, _)| kind == "m.room.message").collect();
+        assert_eq!(messages[0].1["mentions"], json!([CALLER]));
+        assert!(messages[0].1["body"].as_str().unwrap().contains("being recorded by @bot:hs"));
+        assert!(messages[1].1["body"].as_str().unwrap().contains("ended"));
+    });
+}
+
+#[test]
+fn a_call_from_someone_who_is_not_allowed_is_rejected_and_counted() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        let offer = json!({"offer": {"type": "offer", "sdp": "v=0"}});
+        tree.event("m.call.invite", "@eve:hs", offer).await;
+        until("the rejection", || tree.signalling.count("m.call.reject") == 1).await;
+        assert_eq!(tree.board.totals.calls_refused_not_allowed.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert_eq!(*tree.shared.running().borrow(), 0);
+    });
+}
+
+#[test]
+fn an_offer_that_is_no_offer_is_rejected_and_leaves_nothing() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        tree.event("m.call.invite", CALLER, json!({"offer": {"type": "offer", "sdp": "broken"}})).await;
+        until("the rejection", || tree.signalling.count("m.call.reject") == 1).await;
+        until("no call", || *tree.shared.running().borrow() == 0).await;
+        assert!(tree.sessions.snapshots.lock().unwrap().is_empty(), "no session was opened");
+    });
+}
+
+#[test]
+fn more_calls_than_allowed_at_once_are_refused_and_the_running_one_goes_on() {
+    on_paused_time(async {
+        let tree = Tree::with_calls(1);
+        tree.invite().await;
+        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
+        for n in 0..50 {
+            let offer = json!({"offer": {"type": "offer", "sdp": "v=0"}, "call_id": format!("x{n}")});
+            tree.event("m.call.invite", CALLER, offer).await;
+        }
+        until("the rejections", || tree.signalling.count("m.call.reject") == 50).await;
+        assert_eq!(*tree.shared.running().borrow(), 1);
+    });
+}
+
+#[test]
+fn a_caller_who_leaves_the_room_ends_the_call() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        tree.event_of("m.room.member", CALLER, Some(CALLER), json!({"membership": "leave"})).await;
+        until("the end", || *tree.shared.running().borrow() == 0).await;
+        assert_eq!(serde_json::to_value(&tree.manifest().end_reason).unwrap(), "everyone_left");
+    });
+}
+
+#[test]
+fn a_path_that_stays_silent_for_forty_seconds_ends_the_call_with_a_hangup() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        tree.media.change(|facts| facts.state = ConnectionState::Disconnected);
+        until("the end", || *tree.shared.running().borrow() == 0).await;
+        assert_eq!(tree.signalling.count("m.call.hangup"), 1);
+        assert_eq!(serde_json::to_value(&tree.manifest().end_reason).unwrap(), "connection_lost");
+    });
+}
+
+#[test]
+fn a_shutdown_hangs_up_and_completes_every_session() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        tree.shut_down();
+        until("the end", || *tree.shared.running().borrow() == 0).await;
+        assert_eq!(tree.signalling.count("m.call.hangup"), 1);
+        let manifest = tree.manifest();
+        assert_eq!(serde_json::to_value(&manifest.end_reason).unwrap(), "shutdown");
+        assert_eq!(serde_json::to_value(&manifest.state).unwrap(), "complete");
+    });
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_ends_the_call_and_says_why() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        tree.sessions.refuse.store(true, std::sync::atomic::Ordering::Relaxed);
+        tree.invite().await;
+        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
+        tree.media.change(|facts| facts.state = ConnectionState::Connected);
+        until("the end", || *tree.shared.running().borrow() == 0).await;
+        assert_eq!(tree.signalling.count("m.call.hangup"), 1);
+        assert!(tree.board.happenings().iter().any(|what| what.text.contains("cannot be recorded")));
+    });
+}
+
+#[test]
+fn a_full_disk_stops_video_then_audio_and_space_brings_them_back() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        tree.disk.send_replace(DiskLevel::VideoStopped);
+        until("video to stop", || tree.segments.running().len() == 1).await;
+        assert_eq!(tree.segments.running()[0].mid.as_str(), "0", "audio goes on");
+        tree.disk.send_replace(DiskLevel::AllStopped);
+        until("audio to stop", || tree.segments.running().is_empty()).await;
+        tree.disk.send_replace(DiskLevel::Plenty);
+        until("both to come back", || tree.segments.running().len() == 2).await;
+        assert_eq!(tree.segments.reasons("0"), ["first", "disk_resumed"]);
+        assert_eq!(tree.segments.reasons("1"), ["first", "disk_resumed"]);
+    });
+}
+
+#[test]
+fn ten_identical_calls_leave_nothing_in_the_tree() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        for n in 0..10 {
+            let offer = json!({"offer": {"type": "offer", "sdp": "v=0"}, "call_id": format!("n{n}")});
+            tree.event("m.call.invite", CALLER, offer).await;
+            until("the answer", || tree.signalling.count("m.call.answer") == n + 1).await;
+            tree.event("m.call.hangup", CALLER, json!({"call_id": format!("n{n}")})).await;
+            until("the end", || *tree.shared.running().borrow() == 0).await;
+        }
+        until("an empty tree", || tree.board.actors().len() == 1).await;
+        assert_eq!(tree.media.closed.lock().unwrap().len(), 10, "every connection was closed");
+        assert!(tree.live_calls.live.lock().unwrap().is_empty());
+    });
+}

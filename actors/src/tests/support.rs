@@ -1,0 +1,527 @@
+//! A tree whose world is made of fakes.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use recorder_core::call::{Announcement, CallDesk, DeskSettings, RoomEvent};
+use recorder_core::ids::{ConnectionId, Generation, Mid, SessionId, StreamId};
+use recorder_core::manifest::{CallKind, Manifest, RecorderInfo, Room};
+use recorder_core::media::{Codec, MediaKind};
+use recorder_core::restart::RestartTerms;
+use recorder_core::time::BootTime;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::observe::{ActorKind, ActorState, Board};
+use crate::ports::*;
+use crate::ring::{StreamInfo, TrackRing};
+use crate::segment::{SegmentControl, SegmentFacts, SegmentHandle, SegmentOrder, SegmentPhase, SegmentPlane};
+use crate::session::{self, SessionError, SessionHandle, SessionSettings, SessionStart, SessionStore};
+use crate::supervise::{Check, Link, Slot};
+use crate::supervisor::{Deliver, Delivery, ShutDown, SupervisorActor, SupervisorShared};
+use crate::world::{Numbers, TreeSettings, World};
+
+pub const ROOM: &str = "!room:hs";
+pub const CALLER: &str = "@ada:hs";
+
+/// Runs a test on an actix system whose time is paused: it jumps to the next timer when nothing is left to do.
+pub fn on_paused_time(test: impl Future<Output = ()>) {
+    let system = actix::System::with_tokio_rt(|| {
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+    });
+    system.block_on(test);
+}
+
+/// Waits until `what` holds, in the tree's own time; fails after a minute of it.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never came to be: {what}");
+}
+
+struct TestClock(tokio::time::Instant);
+
+impl Clock for TestClock {
+    fn now(&self) -> BootTime {
+        BootTime(1_000_000_000_000) + self.0.elapsed()
+    }
+
+    fn utc_micros(&self) -> i64 {
+        1_700_000_000_000_000 + self.0.elapsed().as_micros() as i64
+    }
+}
+
+/// Connections whose facts the test sets.
+#[derive(Default)]
+pub struct FakeMedia {
+    connections: Mutex<HashMap<ConnectionId, watch::Sender<Arc<ConnectionFacts>>>>,
+    pub closed: Mutex<Vec<ConnectionId>>,
+    pub offers: Mutex<Vec<String>>,
+    pub candidates: AtomicU64,
+    streams: AtomicU64,
+}
+
+impl FakeMedia {
+    /// Changes the facts of the only connection.
+    pub fn change(&self, change: impl FnOnce(&mut ConnectionFacts)) {
+        let connections = self.connections.lock().unwrap();
+        let sender = connections.values().last().expect("a connection was accepted");
+        let mut facts = ConnectionFacts::clone(&sender.borrow());
+        change(&mut facts);
+        sender.send_replace(Arc::new(facts));
+    }
+
+    pub fn stream(&self, mid: &str, codec: Codec) -> Arc<TrackRing> {
+        let id = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
+        TrackRing::new(StreamInfo {
+            id: StreamId(id),
+            connection: ConnectionId(1),
+            mid: mid.into(),
+            ssrc: id as u32,
+            kind: codec.kind(),
+            codec,
+            clock_rate: codec.clock_rate(),
+            channels: 2,
+        })
+    }
+
+    pub fn media(&self, mid: &str, msid: &str, codec: Codec) -> RemoteMedia {
+        RemoteMedia {
+            mid: mid.into(),
+            kind: codec.kind(),
+            direction: Direction::SendRecv,
+            msid_stream: Some(msid.into()),
+            codecs: vec![codec],
+            streams: vec![self.stream(mid, codec)],
+        }
+    }
+}
+
+impl MediaPlane for FakeMedia {
+    fn accept(
+        &self,
+        id: ConnectionId,
+        offer: String,
+        _turn: Vec<TurnServer>,
+    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
+        if offer == "broken" {
+            return async { Err(MediaError::BadOffer("not SDP".into())) }.boxed();
+        }
+        let facts = ConnectionFacts {
+            id,
+            state: ConnectionState::Connecting,
+            reason: None,
+            media: Vec::new(),
+            round_trip: None,
+            ice_restarts: 0,
+            first_packet: None,
+        };
+        let (sender, receiver) = watch::channel(Arc::new(facts));
+        self.connections.lock().unwrap().insert(id, sender);
+        async move { Ok((Answer { sdp: "answer".into() }, receiver)) }.boxed()
+    }
+
+    fn renegotiate(&self, _: ConnectionId, offer: String) -> BoxFuture<'static, Result<Answer, MediaError>> {
+        self.offers.lock().unwrap().push(offer);
+        async { Ok(Answer { sdp: "later answer".into() }) }.boxed()
+    }
+
+    fn add_candidates(&self, _: ConnectionId, list: Vec<RemoteCandidate>) {
+        self.candidates.fetch_add(list.len() as u64, Ordering::Relaxed);
+    }
+
+    fn request_key_frame(&self, _: ConnectionId, _: Mid, _: StreamId) {}
+
+    fn close(&self, id: ConnectionId) {
+        let mut closed = self.closed.lock().unwrap();
+        if !closed.contains(&id) {
+            closed.push(id);
+            if let Some(sender) = self.connections.lock().unwrap().get(&id) {
+                let mut facts = ConnectionFacts::clone(&sender.borrow());
+                facts.state = ConnectionState::Closed;
+                for media in &facts.media {
+                    media.streams.iter().for_each(|ring| ring.end());
+                }
+                sender.send_replace(Arc::new(facts));
+            }
+        }
+    }
+
+    fn heartbeat(&self) -> BootTime {
+        BootTime(1)
+    }
+}
+
+pub struct FakeSegment {
+    pub mid: Mid,
+    pub stream: StreamId,
+    pub because: String,
+    pub control: Arc<SegmentControl>,
+    told: watch::Sender<Arc<SegmentFacts>>,
+}
+
+impl FakeSegment {
+    pub fn set(&self, phase: SegmentPhase) {
+        let mut facts = SegmentFacts::clone(&self.told.borrow());
+        facts.phase = phase;
+        facts.files = 1;
+        self.told.send_replace(Arc::new(facts));
+    }
+
+    pub fn phase(&self) -> SegmentPhase {
+        self.told.borrow().phase.clone()
+    }
+}
+
+/// Segments that close when they are told to.
+#[derive(Default)]
+pub struct FakeSegments {
+    pub all: Mutex<Vec<Arc<FakeSegment>>>,
+    pub fail_all: std::sync::atomic::AtomicBool,
+}
+
+impl FakeSegments {
+    pub fn running(&self) -> Vec<Arc<FakeSegment>> {
+        self.all.lock().unwrap().iter().filter(|segment| !segment.phase().is_over()).cloned().collect()
+    }
+
+    pub fn of(&self, mid: &str) -> Vec<Arc<FakeSegment>> {
+        self.all.lock().unwrap().iter().filter(|segment| segment.mid.as_str() == mid).cloned().collect()
+    }
+
+    pub fn reasons(&self, mid: &str) -> Vec<String> {
+        self.of(mid).iter().map(|segment| segment.because.clone()).collect()
+    }
+}
+
+impl SegmentPlane for FakeSegments {
+    fn start(&self, order: SegmentOrder) -> SegmentHandle {
+        let (told, facts) = watch::channel(Arc::new(SegmentFacts::default()));
+        let control = Arc::new(SegmentControl::default());
+        let segment = Arc::new(FakeSegment {
+            mid: order.mid.clone(),
+            stream: order.ring.info.id,
+            because: serde_json::to_value(order.opened_because).unwrap().as_str().unwrap().to_owned(),
+            control: Arc::clone(&control),
+            told,
+        });
+        let failing = self.fail_all.load(Ordering::Relaxed) && order.ring.info.kind == MediaKind::Video;
+        segment.set(if failing { SegmentPhase::Failed("input/output error".into()) } else { SegmentPhase::Writing });
+        self.all.lock().unwrap().push(Arc::clone(&segment));
+        let (ring, watched) = (Arc::clone(&order.ring), Arc::clone(&segment));
+        actix::spawn(async move {
+            while !watched.phase().is_over() {
+                if watched.control.is_finishing() || ring.has_ended() {
+                    watched.set(SegmentPhase::Closed);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        SegmentHandle { id: order.id, ring: order.ring, facts, control }
+    }
+}
+
+#[derive(Default)]
+pub struct FakeSignalling {
+    pub sent: Mutex<Vec<(String, Value)>>,
+}
+
+impl FakeSignalling {
+    pub fn types(&self) -> Vec<String> {
+        self.sent.lock().unwrap().iter().map(|(kind, _)| kind.clone()).collect()
+    }
+
+    pub fn count(&self, event_type: &str) -> usize {
+        self.types().iter().filter(|kind| *kind == event_type).count()
+    }
+}
+
+impl Signalling for Arc<FakeSignalling> {
+    fn send(
+        &self,
+        _: String,
+        event_type: String,
+        content: Value,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<(), SignallingError>> {
+        self.sent.lock().unwrap().push((event_type, content));
+        async { Ok(()) }.boxed()
+    }
+
+    fn announce(
+        &self,
+        _: String,
+        message: Announcement,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<(), SignallingError>> {
+        let content = json!({"body": message.plain, "mentions": message.mentions});
+        self.sent.lock().unwrap().push(("m.room.message".into(), content));
+        async { Ok(()) }.boxed()
+    }
+
+    fn turn_servers(&self) -> BoxFuture<'static, Vec<TurnServer>> {
+        async { Vec::new() }.boxed()
+    }
+
+    fn room(&self, _: String) -> BoxFuture<'static, RoomFacts> {
+        async { RoomFacts { name: "Podcast".into(), encrypted: true } }.boxed()
+    }
+
+    fn display_name(&self, _: String, _: String) -> BoxFuture<'static, Option<String>> {
+        async { Some("Ada".to_owned()) }.boxed()
+    }
+}
+
+/// A folder in memory that may refuse to be made.
+#[derive(Clone, Default)]
+pub struct FakeSessions {
+    pub snapshots: Arc<Mutex<Vec<Vec<u8>>>>,
+    pub refuse: Arc<std::sync::atomic::AtomicBool>,
+    clock: Option<Arc<TestClockHandle>>,
+}
+
+pub type TestClockHandle = dyn Clock;
+
+struct MemoryStore {
+    snapshots: Arc<Mutex<Vec<Vec<u8>>>>,
+    refuse: bool,
+}
+
+impl SessionStore for MemoryStore {
+    fn create_folder(&mut self, room: &str, session: &str) -> io::Result<PathBuf> {
+        if self.refuse {
+            return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        }
+        Ok(PathBuf::from(room).join(session))
+    }
+
+    fn append_journal(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_journal(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_snapshot(&mut self, json: &[u8]) -> io::Result<()> {
+        self.snapshots.lock().unwrap().push(json.to_vec());
+        Ok(())
+    }
+}
+
+impl SessionFactory for FakeSessions {
+    fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>> {
+        let start = SessionStart {
+            session_id: SessionId::new("s1"),
+            call_id: order.call_id,
+            call_kind: CallKind::OneToOne,
+            room: Room { id: order.room_id, name: Some(order.room.name), encrypted: order.room.encrypted },
+            started_by: Some(order.started_by),
+            continues: None,
+            recorder: RecorderInfo { name: "test".into(), version: "0".into() },
+            boot_id: String::new(),
+            earliest_media: None,
+        };
+        let store = MemoryStore {
+            snapshots: Arc::clone(&self.snapshots),
+            refuse: self.refuse.load(Ordering::Relaxed),
+        };
+        let clock = self.clock.clone().expect("the tree sets it");
+        async move { session::open(Box::new(store), clock, start, SessionSettings::default()).await }.boxed()
+    }
+}
+
+#[derive(Default)]
+pub struct FakeLiveCalls {
+    pub live: Mutex<Vec<LiveCall>>,
+}
+
+impl LiveCalls for Arc<FakeLiveCalls> {
+    fn add(&self, call: LiveCall) -> BoxFuture<'static, ()> {
+        self.live.lock().unwrap().push(call);
+        async {}.boxed()
+    }
+
+    fn remove(&self, room: String, call_id: String) -> BoxFuture<'static, ()> {
+        self.live.lock().unwrap().retain(|call| call.room != room || call.call_id != call_id);
+        async {}.boxed()
+    }
+}
+
+/// A whole tree.
+pub struct Tree {
+    pub board: Arc<Board>,
+    pub media: Arc<FakeMedia>,
+    pub segments: Arc<FakeSegments>,
+    pub signalling: Arc<FakeSignalling>,
+    pub sessions: FakeSessions,
+    pub live_calls: Arc<FakeLiveCalls>,
+    pub disk: watch::Sender<DiskLevel>,
+    pub shared: Arc<SupervisorShared>,
+    pub slot: Arc<Slot<SupervisorActor>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Tree {
+    pub fn start() -> Self {
+        Self::with_calls(20)
+    }
+
+    pub fn with_calls(max_calls: usize) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(TestClock(tokio::time::Instant::now()));
+        let board = Board::new();
+        let media = Arc::new(FakeMedia::default());
+        let segments = Arc::new(FakeSegments::default());
+        let signalling = Arc::new(FakeSignalling::default());
+        let live_calls = Arc::new(FakeLiveCalls::default());
+        let sessions = FakeSessions { clock: Some(Arc::clone(&clock)), ..FakeSessions::default() };
+        let (disk, level) = watch::channel(DiskLevel::Plenty);
+        let world = Arc::new(World {
+            settings: TreeSettings {
+                user: "@bot:hs".into(),
+                device: "BOT".into(),
+                restart: RestartTerms::default(),
+            },
+            clock: Arc::clone(&clock),
+            media: Arc::clone(&media) as _,
+            segments: Arc::clone(&segments) as _,
+            signalling: Arc::new(Arc::clone(&signalling)),
+            sessions: Arc::new(sessions.clone()),
+            live_calls: Arc::new(Arc::clone(&live_calls)),
+            disk: level,
+            board: Arc::clone(&board),
+            numbers: Numbers::default(),
+        });
+        let desk = CallDesk::new(DeskSettings {
+            user: "@bot:hs".into(),
+            party: "BOT".into(),
+            answer: true,
+            max_calls,
+        });
+        let shared = SupervisorShared::new(&world, desk);
+        let root = Arc::<Link>::default();
+        let slot = Slot::new(&world, &root, "supervisor".into(), ActorKind::Supervisor, "bot".into());
+        let tree = Self {
+            board,
+            media,
+            segments,
+            signalling,
+            sessions,
+            live_calls,
+            disk,
+            shared,
+            slot,
+            clock,
+        };
+        tree.start_supervisor();
+        tree
+    }
+
+    fn start_supervisor(&self) {
+        let (shared, slot) = (Arc::clone(&self.shared), Arc::clone(&self.slot));
+        self.slot.start(move |_| SupervisorActor::new(shared, slot));
+    }
+
+    /// What the daemon does about its root.
+    pub fn mind_root(&self) {
+        if self.slot.check(self.clock.now()) == Check::RestartNow {
+            self.start_supervisor();
+        }
+    }
+
+    /// One event, as a batch of its own. Says whether the supervisor survived it.
+    pub async fn event(&self, event_type: &str, sender: &str, content: Value) -> bool {
+        self.event_of(event_type, sender, None, content).await
+    }
+
+    pub async fn event_of(
+        &self,
+        event_type: &str,
+        sender: &str,
+        state_key: Option<&str>,
+        mut content: Value,
+    ) -> bool {
+        if event_type.starts_with("m.call") {
+            content["version"] = json!("1");
+            content["party_id"] = json!("ADA");
+            if content.get("call_id").is_none() {
+                content["call_id"] = json!("c1");
+            }
+        }
+        let event = RoomEvent {
+            room: ROOM.into(),
+            event_id: format!("${event_type}"),
+            sender: sender.into(),
+            event_type: event_type.into(),
+            content,
+            received: self.clock.now(),
+            age: Duration::ZERO,
+        };
+        let delivery = Delivery { event, state_key: state_key.map(str::to_owned), allowed: sender == CALLER };
+        let Some(addr) = self.slot.addr() else { return false };
+        addr.send(Deliver { events: vec![delivery], batch_over: true }).await.is_ok()
+    }
+
+    pub async fn invite(&self) {
+        let metadata = json!({"user": {"purpose": "m.usermedia"}, "screen": {"purpose": "m.screenshare"}});
+        let content = json!({"offer": {"type": "offer", "sdp": "v=0"}, "lifetime": 60_000,
+            "sdp_stream_metadata": metadata});
+        self.event("m.call.invite", CALLER, content).await;
+    }
+
+    /// A call with microphone (mid 0) and camera (mid 1) that is being recorded.
+    pub async fn recorded_call() -> Self {
+        let tree = Self::start();
+        tree.invite().await;
+        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
+        let (microphone, camera) =
+            (tree.media.media("0", "user", Codec::Opus), tree.media.media("1", "user", Codec::Vp8));
+        tree.media.change(|facts| {
+            facts.state = ConnectionState::Connected;
+            facts.media = vec![microphone, camera];
+        });
+        until("both segments", || tree.segments.running().len() == 2).await;
+        tree
+    }
+
+    pub async fn hang_up(&self) {
+        self.event("m.call.hangup", CALLER, json!({"reason": "user_hangup"})).await;
+        until("the call's end", || *self.shared.running().borrow() == 0).await;
+    }
+
+    pub fn shut_down(&self) {
+        if let Some(addr) = self.slot.addr() {
+            addr.do_send(ShutDown);
+        }
+    }
+
+    /// Generation of every actor, by its path.
+    pub fn generations(&self) -> HashMap<String, Generation> {
+        self.board.actors().iter().map(|actor| (actor.path.clone(), actor.generation)).collect()
+    }
+
+    pub fn state_of(&self, path: &str) -> Option<ActorState> {
+        self.board.actor(path).map(|actor| actor.state)
+    }
+
+    /// The newest `session.json`.
+    pub fn manifest(&self) -> Manifest {
+        let snapshots = self.sessions.snapshots.lock().unwrap();
+        serde_json::from_slice(snapshots.last().expect("a snapshot was written")).unwrap()
+    }
+}
+
+pub const CALL: &str = "supervisor/call-1";
+pub const PEER: &str = "supervisor/call-1/p1";
+pub const MICROPHONE: &str = "supervisor/call-1/p1/p1-microphone-1";
+pub const CAMERA: &str = "supervisor/call-1/p1/p1-camera-1";

@@ -1,0 +1,11 @@
+//! Where vendors stop: each module implements a port of the tree over one library or one part of the system.
+
+pub mod clock;
+pub mod disk;
+pub mod legacy_call;
+pub mod live_calls;
+pub mod matrix;
+pub mod media;
+pub mod recovery;
+pub mod session_store;
+pub mod sessions;

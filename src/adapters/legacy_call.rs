@@ -1,0 +1,178 @@
+//! 1:1 calls between the Matrix account and the tree: events in, signals out, farewells after a restart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::MailboxError;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use recorder_actors::ports::{LiveCall, RoomFacts, Signalling, SignallingError, TurnServer};
+use recorder_actors::supervise::Slot;
+use recorder_actors::supervisor::{self, Deliver, SupervisorActor};
+use recorder_core::call::{self, Announcement, Version, hangup_for, recording_interrupted};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::matrix::{Delivery, MatrixAccount, SendError};
+use crate::settings::Matrix as MatrixSettings;
+
+/// TURN servers are worth this much of the time to answer.
+const TURN_PATIENCE: Duration = Duration::from_millis(250);
+/// Events handed to the tree in one message.
+const MOST_AT_ONCE: usize = 256;
+/// How long a farewell may be tried.
+const FAREWELL: Duration = Duration::from_secs(60);
+
+/// The account as the tree's signalling port.
+#[derive(Clone)]
+pub struct MatrixSignalling {
+    account: MatrixAccount,
+}
+
+impl MatrixSignalling {
+    pub fn new(account: MatrixAccount) -> Self {
+        Self { account }
+    }
+}
+
+impl Signalling for MatrixSignalling {
+    fn send(
+        &self,
+        room: String,
+        event_type: String,
+        content: Value,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<(), SignallingError>> {
+        let account = self.account.clone();
+        async move { account.send(&room, &event_type, content, patience).await.map(drop).map_err(into_error) }.boxed()
+    }
+
+    fn announce(
+        &self,
+        room: String,
+        message: Announcement,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<(), SignallingError>> {
+        self.send(room, "m.room.message".to_owned(), message_content(&message), patience)
+    }
+
+    fn turn_servers(&self) -> BoxFuture<'static, Vec<TurnServer>> {
+        let account = self.account.clone();
+        async move { tokio::time::timeout(TURN_PATIENCE, account.turn_servers()).await.unwrap_or_default() }.boxed()
+    }
+
+    fn room(&self, room: String) -> BoxFuture<'static, RoomFacts> {
+        let account = self.account.clone();
+        async move {
+            match account.room_info(&room).await {
+                Some(info) => RoomFacts { name: info.name, encrypted: info.encrypted },
+                None => RoomFacts { name: room, encrypted: false },
+            }
+        }
+        .boxed()
+    }
+
+    fn display_name(&self, room: String, user: String) -> BoxFuture<'static, Option<String>> {
+        let account = self.account.clone();
+        async move { account.member_name(&room, &user).await }.boxed()
+    }
+}
+
+fn into_error(error: SendError) -> SignallingError {
+    match error {
+        SendError::NotInRoom { .. } | SendError::Refused { .. } => SignallingError::Refused(error.to_string()),
+        other => SignallingError::Unreachable(other.to_string()),
+    }
+}
+
+fn message_content(message: &Announcement) -> Value {
+    json!({
+        "msgtype": if message.notice { "m.notice" } else { "m.text" },
+        "body": message.plain,
+        "format": "org.matrix.custom.html",
+        "formatted_body": message.html,
+        "m.mentions": {"user_ids": message.mentions},
+    })
+}
+
+/// Carries deliveries to the supervisor, in order, and acknowledges each batch that it has handled. Ends with the
+/// account.
+pub async fn feed(
+    account: MatrixAccount,
+    mut deliveries: mpsc::Receiver<Delivery>,
+    supervisor: Arc<Slot<SupervisorActor>>,
+    settings: MatrixSettings,
+) {
+    let mut events = Vec::new();
+    while let Some(delivery) = deliveries.recv().await {
+        let batch_over = match delivery {
+            Delivery::Event(event) => {
+                let allowed = settings.allows(&event.sender);
+                events.push(supervisor::Delivery {
+                    allowed,
+                    state_key: event.state_key,
+                    event: call::RoomEvent {
+                        room: event.room_id,
+                        event_id: event.event_id,
+                        sender: event.sender,
+                        event_type: event.event_type,
+                        content: event.content,
+                        received: event.received_at,
+                        age: event.age_at_receipt,
+                    },
+                });
+                None
+            }
+            Delivery::BatchEnd { batch } => Some(batch),
+        };
+        if batch_over.is_none() && events.len() < MOST_AT_ONCE {
+            continue;
+        }
+        let message = Deliver { events: std::mem::take(&mut events), batch_over: batch_over.is_some() };
+        deliver(&supervisor, message).await;
+        if let Some(batch) = batch_over {
+            account.handled(batch);
+        }
+    }
+}
+
+/// Waits for a supervisor where one is being started again; a message that kills it is lost, the next one is not.
+async fn deliver(supervisor: &Slot<SupervisorActor>, message: Deliver) {
+    let addr = loop {
+        match supervisor.addr() {
+            Some(addr) => break addr,
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    if let Err(MailboxError::Closed | MailboxError::Timeout) = addr.send(message).await {
+        tracing::error!("the supervisor failed while it handled room events");
+    }
+}
+
+/// Hangs up the calls that an earlier process had answered, as soon as the account has synced, and tells the rooms.
+/// Their keys died with that process, so nothing else can be done for them.
+pub async fn say_farewell(account: MatrixAccount, left: Vec<LiveCall>) {
+    let mut state = account.state();
+    if state.wait_for(|state| state.first_sync_done).await.is_err() {
+        return;
+    }
+    let device = account.device_id();
+    let farewells = left.into_iter().map(|call| {
+        let (account, device) = (account.clone(), device.clone());
+        async move {
+            let version = if call.version == 0 { Version::V0 } else { Version::V1 };
+            let hangup = hangup_for(&call.call_id, &device, version);
+            let sent = account.send(&call.room, hangup.event_type, hangup.content, FAREWELL).await;
+            if let Err(error) = sent {
+                tracing::warn!(room = %call.room, %error, "a call cut off by a restart could not be hung up");
+                return;
+            }
+            tracing::info!(room = %call.room, "a call cut off by a restart was hung up");
+            let told = message_content(&recording_interrupted(Some(&call.caller)));
+            if let Err(error) = account.send(&call.room, "m.room.message", told, FAREWELL).await {
+                tracing::warn!(room = %call.room, %error, "the room could not be told of a restart");
+            }
+        }
+    });
+    futures_util::future::join_all(farewells).await;
+}

@@ -1,0 +1,79 @@
+//! Opens sessions in the recordings folder.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use recorder_actors::ports::{Clock, SessionFactory, SessionOrder};
+use recorder_actors::session::{self, SessionError, SessionHandle, SessionSettings, SessionStart};
+use recorder_core::ids::SessionId;
+use recorder_core::manifest::{CallKind, RecorderInfo, Room};
+use sha2::{Digest, Sha256};
+
+use super::session_store::FsSessionStore;
+
+/// Sessions of 1:1 calls, each in a folder of its own.
+pub struct Sessions {
+    recordings: PathBuf,
+    clock: Arc<dyn Clock>,
+    settings: SessionSettings,
+    boot_id: String,
+    /// Sessions that a restart cut off, by room: the next call there continues them.
+    cut_off: Mutex<HashMap<String, SessionId>>,
+}
+
+impl Sessions {
+    pub fn new(recordings: &Path, clock: Arc<dyn Clock>, cut_off: HashMap<String, SessionId>) -> Self {
+        Self {
+            recordings: recordings.to_path_buf(),
+            clock,
+            settings: SessionSettings::default(),
+            boot_id: boot_id(),
+            cut_off: Mutex::new(cut_off),
+        }
+    }
+}
+
+/// `/proc/sys/kernel/random/boot_id`, empty where there is none.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// How this program calls itself in manifests.
+pub fn recorder_info() -> RecorderInfo {
+    RecorderInfo { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
+impl SessionFactory for Sessions {
+    fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>> {
+        let continues =
+            self.cut_off.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.room_id);
+        let start = SessionStart {
+            session_id: session_id(&order, self.clock.utc_micros(), self.clock.now().as_nanos()),
+            call_id: order.call_id,
+            call_kind: CallKind::OneToOne,
+            room: Room { id: order.room_id, name: Some(order.room.name), encrypted: order.room.encrypted },
+            started_by: Some(order.started_by),
+            continues,
+            recorder: recorder_info(),
+            boot_id: self.boot_id.clone(),
+            earliest_media: order.first_media,
+        };
+        let store = Box::new(FsSessionStore::new(&self.recordings));
+        let (clock, settings) = (Arc::clone(&self.clock), self.settings.clone());
+        async move { session::open(store, clock, start, settings).await }.boxed()
+    }
+}
+
+/// Unique by room, call and the instant; remote text only ever enters as a hash.
+fn session_id(order: &SessionOrder, utc_micros: i64, nanos: u64) -> SessionId {
+    let mut hash = Sha256::new();
+    hash.update(order.room_id.as_bytes());
+    hash.update([0]);
+    hash.update(order.call_id.as_bytes());
+    hash.update(utc_micros.to_be_bytes());
+    hash.update(nanos.to_be_bytes());
+    SessionId::new(hex::encode(&hash.finalize()[..16]))
+}

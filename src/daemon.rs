@@ -1,0 +1,315 @@
+//! The daemon: everything wired, from settings to a clean end.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use recorder_actors::observe::{ActorKind, Board, Severity};
+use recorder_actors::ports::{Clock, LiveCall};
+use recorder_actors::supervise::{Check, Link, Slot};
+use recorder_actors::supervisor::{ShutDown, SupervisorActor, SupervisorShared};
+use recorder_actors::world::{Numbers, TreeSettings, World};
+use recorder_core::call::{CallDesk, DeskSettings, greeting};
+use recorder_core::manifest::Utc;
+use recorder_core::time::BootTime;
+
+use crate::adapters::clock::SystemClock;
+use crate::adapters::disk::{self, DiskError};
+use crate::adapters::legacy_call::{self, MatrixSignalling};
+use crate::adapters::live_calls::LiveCallFile;
+use crate::adapters::matrix::{AccountError, AccountSettings, AllowList, ErrorClass, Greeting, MatrixAccount};
+use crate::adapters::media::MediaSettings;
+use crate::adapters::recovery;
+use crate::adapters::sessions::boot_id;
+use crate::cli::exit;
+use crate::recording::{RecordingError, RecordingPath};
+use crate::service::Notifier;
+use crate::settings::Settings;
+use crate::shutdown::StopCause;
+use crate::web::{self, WebError, WebSettings};
+
+/// How long calls may take to end in order when the daemon stops.
+const CALLS_LIMIT: Duration = Duration::from_secs(4);
+/// After this the process ends whatever is open; the next start repairs it.
+const HARD_LIMIT: Duration = Duration::from_secs(5);
+/// A media loop that has not gone round for so long is dead.
+const MEDIA_LIMIT: Duration = Duration::from_secs(10);
+/// The tree's root is looked after this often.
+const ROOT_TICK: Duration = Duration::from_millis(250);
+
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Web(#[from] WebError),
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+    #[error("matrix.allow: {0}")]
+    Allow(String),
+    #[error("the service manager's socket cannot be used: {0}")]
+    Service(std::io::Error),
+    #[error("{0}")]
+    Fault(String),
+}
+
+impl DaemonError {
+    /// For the service manager: 77 and 78 are not worth starting again for.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Account(error) => match error.class() {
+                ErrorClass::Authentication => exit::EX_NOPERM,
+                ErrorClass::Transient => exit::EX_TEMPFAIL,
+                ErrorClass::Configuration => exit::EX_CONFIG,
+                // A store in use by another process may be free a moment later.
+                ErrorClass::Storage if matches!(error, AccountError::StoreLocked { .. }) => exit::EX_TEMPFAIL,
+                ErrorClass::Storage => exit::EX_CONFIG,
+            },
+            Self::Disk(DiskError::Locked { .. }) | Self::Web(WebError::Listen { .. }) => exit::EX_TEMPFAIL,
+            Self::Disk(_) | Self::Allow(_) | Self::Web(WebError::Token { .. }) => exit::EX_CONFIG,
+            Self::Recording(RecordingError::Media(_)) => exit::EX_TEMPFAIL,
+            Self::Recording(RecordingError::Disk(_)) => exit::EX_CONFIG,
+            Self::Recording(RecordingError::Thread(_)) | Self::Web(WebError::Thread(_)) => exit::EX_TEMPFAIL,
+            Self::Service(_) | Self::Fault(_) => exit::EX_SOFTWARE,
+        }
+    }
+}
+
+/// Runs until `stop` resolves or something inside cannot go on. Call it on an actix system whose tokio runtime has
+/// several threads: the tree stays on this thread, everything else goes to the others.
+pub async fn run(
+    settings: Settings,
+    stop: impl Future<Output = StopCause>,
+    environment: &[(String, String)],
+) -> Result<(), DaemonError> {
+    let notifier = Arc::new(Notifier::new(environment).map_err(DaemonError::Service)?);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let board = Board::new();
+    let directory = settings.recordings.directory.clone();
+    let lock = disk::take_folder(&directory)?;
+    let page = web::serve(WebSettings::from_settings(&settings)?, Arc::clone(&board), Arc::clone(&clock))?;
+    tracing::info!(address = %page.address, "status page");
+    let cut_off = recover(&directory, &clock, &board).await;
+    let path =
+        RecordingPath::start(&directory, settings.recordings.reserve.0, media_settings(&settings), Arc::clone(&board), lock, cut_off)?;
+    for address in path.media.bound() {
+        tracing::info!(%address, "media port");
+    }
+
+    let account_settings = account_settings(&settings)?;
+    let hello = greeting(&settings.matrix.user);
+    let hello = Greeting { plain: hello.plain, html: hello.html };
+    let (account, deliveries) =
+        Box::pin(MatrixAccount::connect(&account_settings, Arc::clone(&clock), Arc::clone(&board), hello)).await?;
+    tracing::info!(user = %account.user_id(), device = %account.device_id(), "logged in");
+
+    let (live_calls, left) = LiveCallFile::open(&account_settings.state_dir);
+    let tree = Tree::start(&settings, &path, &account, live_calls, &left, deliveries);
+    let watchdog = notifier.watch(Arc::clone(&board), Arc::clone(&clock)).map_err(DaemonError::Service)?;
+    let notified = actix::spawn(tell_ready(Arc::clone(&notifier), account.clone()));
+
+    let cause = tokio::select! {
+        cause = stop => cause,
+        cause = tree.mind(&path) => cause,
+    };
+    match &cause {
+        StopCause::Signal(name) => tracing::info!(signal = name, "stopping"),
+        StopCause::Fault(why) => tracing::error!(%why, "stopping, so that a fresh process can go on"),
+    }
+    notifier.stopping();
+    notified.abort();
+    if tokio::time::timeout(HARD_LIMIT, shut_down(tree, path, account, page)).await.is_err() {
+        tracing::error!("not everything was finished in time; the next start repairs the rest");
+    }
+    drop(watchdog);
+    match cause {
+        StopCause::Signal(_) => Ok(()),
+        StopCause::Fault(why) => Err(DaemonError::Fault(why)),
+    }
+}
+
+/// Files → account → threads → page. Calls have been told first.
+async fn shut_down(tree: Tree, path: RecordingPath, account: MatrixAccount, page: web::WebHandle) {
+    tree.shut_down().await;
+    account.stop().await;
+    let ended = tokio::task::spawn_blocking(move || path.shut_down()).await;
+    if ended.is_err() {
+        tracing::error!("the recording threads did not end in order");
+    }
+    page.stop().await;
+}
+
+/// The actor tree with what keeps its root alive.
+struct Tree {
+    shared: Arc<SupervisorShared>,
+    slot: Arc<Slot<SupervisorActor>>,
+    feeding: actix::clock::Interval,
+}
+
+impl Tree {
+    fn start(
+        settings: &Settings,
+        path: &RecordingPath,
+        account: &MatrixAccount,
+        live_calls: LiveCallFile,
+        left: &[LiveCall],
+        deliveries: tokio::sync::mpsc::Receiver<crate::adapters::matrix::Delivery>,
+    ) -> Self {
+        let world = Arc::new(World {
+            settings: TreeSettings {
+                user: account.user_id(),
+                device: account.device_id(),
+                restart: recorder_core::restart::RestartTerms::default(),
+            },
+            clock: Arc::clone(&path.clock),
+            media: Arc::clone(&path.media) as _,
+            segments: Arc::clone(&path.pumps) as _,
+            signalling: Arc::new(MatrixSignalling::new(account.clone())),
+            sessions: Arc::clone(&path.sessions) as _,
+            live_calls: Arc::new(live_calls),
+            disk: path.disk.clone(),
+            board: Arc::clone(&path.board),
+            numbers: Numbers::default(),
+        });
+        let desk = CallDesk::new(DeskSettings {
+            user: account.user_id(),
+            party: account.device_id(),
+            answer: settings.calls.answer,
+            max_calls: settings.calls.max,
+        });
+        let shared = SupervisorShared::new(&world, desk);
+        for call in left {
+            shared.mark_ended(&call.room, &call.call_id);
+        }
+        let root = Arc::<Link>::default();
+        let slot =
+            Slot::new(&world, &root, "supervisor".to_owned(), ActorKind::Supervisor, account.user_id());
+        start_supervisor(&slot, &shared);
+        actix::spawn(legacy_call::feed(account.clone(), deliveries, Arc::clone(&slot), settings.matrix.clone()));
+        if !left.is_empty() {
+            actix::spawn(legacy_call::say_farewell(account.clone(), left.to_vec()));
+        }
+        Self { shared, slot, feeding: actix::clock::interval(ROOT_TICK) }
+    }
+
+    /// Watches over root and media loop; resolves when only a fresh process can help.
+    async fn mind(&self, path: &RecordingPath) -> StopCause {
+        let mut rebuilt = false;
+        let mut tick = actix::clock::interval(self.feeding.period());
+        loop {
+            tick.tick().await;
+            let now = path.clock.now();
+            match self.slot.check(now) {
+                // Once; its slots hold all the calls, and they go on meanwhile.
+                Check::RestartNow if !rebuilt => {
+                    rebuilt = true;
+                    start_supervisor(&self.slot, &self.shared);
+                }
+                Check::RestartNow | Check::GivenUp | Check::Empty => {
+                    return StopCause::Fault("the supervisor failed twice".to_owned());
+                }
+                Check::Running | Check::Waiting => {}
+            }
+            let beat = recorder_actors::ports::MediaPlane::heartbeat(&*path.media);
+            path.board.media_heartbeat.store(beat.as_nanos(), Ordering::Relaxed);
+            if beat != BootTime::default() && now.saturating_since(beat) > MEDIA_LIMIT {
+                return StopCause::Fault("the media loop stands still".to_owned());
+            }
+        }
+    }
+
+    /// Refuses new calls, hangs up, and waits until every session is complete.
+    async fn shut_down(&self) {
+        if let Some(supervisor) = self.slot.addr() {
+            supervisor.do_send(ShutDown);
+        }
+        let mut running = self.shared.running();
+        let ended = tokio::time::timeout(CALLS_LIMIT, running.wait_for(|calls| *calls == 0)).await;
+        if ended.is_err() {
+            tracing::warn!("some calls did not end in time");
+        }
+    }
+}
+
+fn start_supervisor(slot: &Arc<Slot<SupervisorActor>>, shared: &Arc<SupervisorShared>) {
+    let (inner, shared) = (Arc::clone(slot), Arc::clone(shared));
+    slot.start(move |_| SupervisorActor::new(shared, inner));
+}
+
+/// `READY=1` once the account has synced: from then on a call is answered.
+async fn tell_ready(notifier: Arc<Notifier>, account: MatrixAccount) {
+    let mut state = account.state();
+    if state.wait_for(|state| state.first_sync_done).await.is_ok() {
+        tracing::info!("ready: first sync done");
+        notifier.ready("waiting for calls");
+    }
+}
+
+/// Repairs what earlier processes left; the sessions that the next call of a room continues.
+async fn recover(
+    directory: &Path,
+    clock: &Arc<dyn Clock>,
+    board: &Arc<Board>,
+) -> HashMap<String, recorder_core::ids::SessionId> {
+    let now = recovery::Now {
+        boot_id: boot_id(),
+        boot_time: clock.now(),
+        utc: Utc::from_micros(clock.utc_micros()),
+    };
+    let recordings = directory.to_path_buf();
+    let report = tokio::task::spawn_blocking(move || recovery::recover(&recordings, &now)).await;
+    let report = match report {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "unfinished sessions cannot be looked for");
+            return HashMap::new();
+        }
+        Err(error) => {
+            tracing::error!(%error, "the repair of unfinished sessions failed");
+            return HashMap::new();
+        }
+    };
+    for session in &report.sessions {
+        tracing::warn!(folder = %session.folder.display(), repaired = session.repaired().count(), "a session was recovered");
+        let what = format!("Recovered an unfinished session, {} files repaired", session.repaired().count());
+        board.happened(clock.utc_micros(), Severity::Warning, what);
+    }
+    report.unfinished().map(|session| (session.room_id.clone(), session.session_id.clone())).collect()
+}
+
+fn media_settings(settings: &Settings) -> MediaSettings {
+    MediaSettings {
+        udp_port: settings.rtc.udp_port,
+        bind: settings.rtc.bind,
+        advertise_ips: settings.rtc.advertise_ips.clone(),
+        include_loopback: settings.rtc.include_loopback,
+        opus_bitrate: settings.rtc.opus_bitrate,
+        video_start_kbps: settings.rtc.video_start_kbps,
+        // Calls that end keep their connection for a moment.
+        max_connections: settings.calls.max.saturating_mul(2).max(16),
+    }
+}
+
+fn account_settings(settings: &Settings) -> Result<AccountSettings, DaemonError> {
+    let matrix = &settings.matrix;
+    let patterns: Vec<_> = matrix.allow.iter().map(ToString::to_string).collect();
+    let allow = AllowList::parse(&patterns).map_err(|faults| {
+        DaemonError::Allow(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })?;
+    Ok(AccountSettings {
+        homeserver: matrix.homeserver.clone(),
+        user: matrix.user.clone(),
+        password_file: matrix.password_file.clone(),
+        access_token_file: matrix.access_token_file.clone(),
+        store: matrix.store.join("sdk"),
+        store_passphrase_file: matrix.store_passphrase_file.clone(),
+        recovery_key_file: matrix.recovery_key_file.clone(),
+        state_dir: matrix.store.clone(),
+        allow,
+        device_name: "Call recorder".to_owned(),
+    })
+}
