@@ -10,6 +10,7 @@ pub mod demux;
 pub mod facts;
 pub mod intake;
 pub mod ledger;
+pub mod net;
 pub mod offer;
 pub mod reactor;
 pub mod shared;
@@ -34,13 +35,12 @@ use recorder_core::ids::{ConnectionId, Mid, StreamId};
 use recorder_core::time::BootTime;
 use tokio::sync::{oneshot, watch};
 
-use connection::{Connection, Moment};
+use connection::Connection;
+use net::moment;
 use reactor::{Command, Inlet, Reactor};
 use shared::Shared;
 pub use shared::{MediaSettings, MediaStats};
 use socket::Socket;
-
-use crate::adapters::clock::boot_time;
 
 /// Candidates of one command that are looked at; the rest cannot be taken by the connection anyway.
 const CANDIDATES_PER_COMMAND: usize = connection::MAX_REMOTE_CANDIDATES as usize + 1;
@@ -157,10 +157,9 @@ impl MediaLoop {
     }
 
     fn make(&self, id: ConnectionId, offer: &str) -> Result<connection::Made, MediaError> {
-        let now = Moment { boot: boot_time(), instant: std::time::Instant::now() };
         let read = offer::read(offer)?;
         let local = self.shared.local_candidates();
-        Connection::make(id, read, local, self.shared.clone(), now)
+        Connection::make(id, read, local, self.shared.clone(), moment())
     }
 
     async fn open(

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use recorder_actors::ports::{ConnectionFacts, ConnectionState, MediaError};
 use recorder_core::ids::{ConnectionId, Mid, StreamId};
 use recorder_core::media::{Codec, MediaKind, SenderReport};
-use recorder_core::time::BootTime;
 use str0m::change::SdpOffer;
 use str0m::media::KeyframeRequestKind;
 use str0m::net::{Protocol, Receive};
@@ -22,6 +21,7 @@ use super::answer::{self, Written};
 use super::candidates::{self, Remote};
 use super::facts::Facts;
 use super::intake::{Agreed, Head, Intake, Outcome, Settled};
+use super::net::{Moment, Outbox};
 use super::offer::{Offer, stack_mid};
 use super::shared::Shared;
 use super::socket::Datagram;
@@ -41,18 +41,6 @@ const MAX_TIMERS: usize = 16;
 const RETRY: Duration = Duration::from_millis(2);
 /// Seconds from 1900 to 1970 (RFC 868).
 const NTP_OFFSET: u64 = 2_208_988_800;
-
-/// Where a connection's datagrams go.
-pub trait Outbox {
-    fn send(&mut self, id: ConnectionId, source: SocketAddr, destination: SocketAddr, bytes: &[u8]);
-}
-
-/// The clocks at one moment.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    pub boot: BootTime,
-    pub instant: Instant,
-}
 
 /// A receive-only peer connection.
 pub struct Connection {

@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,12 +14,12 @@ use recorder_actors::ports::{MediaError, RemoteCandidate};
 use recorder_core::ids::{ConnectionId, StreamId};
 use tokio::sync::oneshot;
 
-use super::connection::{Connection, Moment, Outbox};
-use super::demux::{Demux, is_binding_request};
+use super::connection::Connection;
+use super::net::{Net, moment};
 use super::offer::Offer;
 use super::shared::Shared;
 use super::socket::{BATCH, Batch, Datagram, Socket};
-use super::turn::{FIRST_TOKEN, GATHER_FOR, RelayEvent, Relays, Target};
+use super::turn::{FIRST_TOKEN, GATHER_FOR, RelayEvent, Target};
 use crate::adapters::clock::boot_time;
 
 /// Commands that may wait for the loop.
@@ -137,60 +136,6 @@ struct Gathering {
     deadline: Instant,
 }
 
-/// Sockets and routes: what a connection needs to send.
-struct Net {
-    shared: Arc<Shared>,
-    sockets: Vec<Socket>,
-    demux: Demux,
-    relays: Relays,
-    #[cfg(any(test, feature = "fault-injection"))]
-    shim: Option<Box<dyn super::shim::Shim>>,
-    #[cfg(any(test, feature = "fault-injection"))]
-    delays: super::shim::Delays,
-}
-
-impl Net {
-    fn transmit(&mut self, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
-        let sent = match self.sockets.iter().find(|socket| socket.local().is_ipv4() == destination.is_ipv4())
-        {
-            Some(socket) => socket.send(source, destination, bytes).is_ok(),
-            None => false,
-        };
-        if !sent {
-            self.shared.stats.send_errors.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Outbox for Net {
-    fn send(&mut self, id: ConnectionId, source: SocketAddr, destination: SocketAddr, bytes: &[u8]) {
-        if self.relays.send(source, destination, bytes, moment()) {
-            return;
-        }
-        if is_binding_request(bytes) {
-            self.demux.sent(id, destination);
-        }
-        #[cfg(any(test, feature = "fault-injection"))]
-        if let Some(shim) = &mut self.shim {
-            use super::shim::Fault;
-            match shim.sent(destination, bytes) {
-                Fault::Pass => {}
-                Fault::Drop => return,
-                Fault::Duplicate => self.transmit(source, destination, bytes),
-                Fault::Delay(by) => {
-                    self.delays.push(Instant::now() + by, false, source, destination, bytes);
-                    return;
-                }
-            }
-        }
-        self.transmit(source, destination, bytes);
-    }
-}
-
-fn moment() -> Moment {
-    Moment { boot: boot_time(), instant: Instant::now() }
-}
-
 impl Reactor {
     /// # Errors
     /// The kernel grants no epoll instance.
@@ -202,16 +147,7 @@ impl Reactor {
         }
         Ok(Self {
             kernel_drops: vec![0; sockets.len()],
-            net: Net {
-                shared: shared.clone(),
-                sockets,
-                demux: Demux::default(),
-                relays: Relays::default(),
-                #[cfg(any(test, feature = "fault-injection"))]
-                shim: None,
-                #[cfg(any(test, feature = "fault-injection"))]
-                delays: super::shim::Delays::default(),
-            },
+            net: Net::new(shared.clone(), sockets),
             shared,
             inlet,
             epoll,
@@ -376,6 +312,12 @@ impl Reactor {
                 Fault::Pass => {}
                 Fault::Drop => return,
                 Fault::Duplicate => self.dispatch(datagram),
+                Fault::Panic => {
+                    let id = self.net.demux.route(datagram.source, datagram.bytes);
+                    return id.map_or((), |id| {
+                        self.with(id, |_, _| std::panic::resume_unwind(Box::new("injected")))
+                    });
+                }
                 Fault::Delay(by) => {
                     let due = Instant::now() + by;
                     self.net.delays.push(due, true, datagram.destination, datagram.source, datagram.bytes);

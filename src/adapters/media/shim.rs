@@ -11,6 +11,8 @@ pub enum Fault {
     Pass,
     Drop,
     Duplicate,
+    /// Its handling panics.
+    Panic,
     /// It arrives this much later.
     Delay(Duration),
 }

@@ -16,7 +16,7 @@ use turn_client_proto::stun::agent::Transmit;
 use turn_client_proto::types::{TransportType, TurnCredentials};
 use turn_client_proto::udp::TurnClientUdp;
 
-use super::connection::Moment;
+use super::net::Moment;
 use super::socket::{Batch, Datagram, Socket};
 
 /// Relays of one connection; the first servers that can be used are taken.

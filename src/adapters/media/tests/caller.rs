@@ -66,6 +66,10 @@ impl Caller {
         }
     }
 
+    pub fn port(&self) -> u16 {
+        self.local.port()
+    }
+
     /// Adds m-lines and offers.
     pub fn offer(&mut self, kinds: &[MediaKind]) -> String {
         let mut api = self.rtc.sdp_api();

@@ -170,3 +170,127 @@ fn garbage_from_the_callers_address_and_from_strangers_is_survived() {
     assert_eq!(call.plane.stats().panics.load(Ordering::Relaxed), 0);
     assert!(call.plane.stats().strays.load(Ordering::Relaxed) > 0);
 }
+
+/// Silence in both directions while the switch is on.
+struct Blackout(Arc<std::sync::atomic::AtomicBool>);
+
+impl Shim for Blackout {
+    fn received(&mut self, _: SocketAddr, _: &[u8]) -> Fault {
+        if self.0.load(Ordering::Relaxed) { Fault::Drop } else { Fault::Pass }
+    }
+
+    fn sent(&mut self, _: SocketAddr, _: &[u8]) -> Fault {
+        if self.0.load(Ordering::Relaxed) { Fault::Drop } else { Fault::Pass }
+    }
+}
+
+#[test]
+fn a_silent_path_is_disconnected_and_an_ice_restart_brings_it_back_on_the_same_ring() {
+    let dark = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let plane = MediaLoop::start_with_shim(settings(), Box::new(Blackout(dark.clone()))).expect("start");
+    let mut call = Call::place(plane, &[MediaKind::Audio]);
+    assert!(call.until(LONG, |call| {
+        if call.caller.connected {
+            call.caller.send(0);
+        }
+        call.ring(0).is_some()
+    }));
+    dark.store(true, Ordering::Relaxed);
+    let minute = Duration::from_secs(60);
+    assert!(call.until(minute, |call| call.state() == ConnectionState::Disconnected), "{:?}", call.state());
+    dark.store(false, Ordering::Relaxed);
+    let offer = call.caller.restart_ice();
+    let answer = block(call.plane.renegotiate(CALL, offer)).expect("answer");
+    call.caller.answer(&answer.sdp);
+    assert!(call.until(minute, |call| call.state() == ConnectionState::Connected), "{:?}", call.state());
+    let before = call.ring(0).expect("ring").counters.received.load(Ordering::Relaxed);
+    assert!(call.until(LONG, |call| {
+        call.caller.send(0);
+        call.ring(0).expect("ring").counters.received.load(Ordering::Relaxed) > before
+    }));
+    assert_eq!(call.rings().len(), 1);
+}
+
+/// Panics where a connection's datagram is handled.
+struct PanicOn(Arc<std::sync::atomic::AtomicBool>, u16);
+
+impl Shim for PanicOn {
+    fn received(&mut self, source: SocketAddr, _: &[u8]) -> Fault {
+        if self.0.load(Ordering::Relaxed) && source.port() == self.1 { Fault::Panic } else { Fault::Pass }
+    }
+
+    fn sent(&mut self, _: SocketAddr, _: &[u8]) -> Fault {
+        Fault::Pass
+    }
+}
+
+#[test]
+fn a_panic_in_one_connection_ends_that_one_alone() {
+    let mut first = Caller::new();
+    let mut second = Caller::new();
+    let armed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let shim = PanicOn(armed.clone(), first.port());
+    let plane = MediaLoop::start_with_shim(settings(), Box::new(shim)).expect("start");
+    let mut watches = Vec::new();
+    for (id, caller) in [(1, &mut first), (2, &mut second)] {
+        let offer = caller.offer(&[MediaKind::Audio]);
+        let (answer, facts) = block(plane.accept(ConnectionId(id), offer, Vec::new())).expect("answer");
+        caller.answer(&answer.sdp);
+        watches.push(facts);
+        assert!(caller.run_until(LONG, |caller| caller.connected));
+    }
+    armed.store(true, Ordering::Relaxed);
+    let state = |index: usize| watches[index].borrow().state;
+    assert!(first.run_until(LONG, |first| {
+        first.send(0);
+        state(0) == ConnectionState::Failed
+    }));
+    assert_eq!(plane.stats().panics.load(Ordering::Relaxed), 1);
+    assert!(second.run_until(LONG, |second| {
+        second.send(0);
+        !watches[1].borrow().media[0].streams.is_empty()
+    }));
+    assert_eq!(state(1), ConnectionState::Connected);
+    assert_eq!(plane.connections(), 1);
+    plane.shutdown();
+}
+
+/// Holds the caller's last handshake flight back, so that media overtakes it.
+struct LateHandshake;
+
+impl Shim for LateHandshake {
+    fn received(&mut self, _: SocketAddr, bytes: &[u8]) -> Fault {
+        // Records of DTLS that are encrypted: the flight with which the caller thinks itself connected.
+        let encrypted = matches!(bytes, [22, _, _, epoch0, epoch1, ..] if (*epoch0, *epoch1) != (0, 0));
+        let unified = bytes.first().is_some_and(|first| (32..64).contains(first));
+        if encrypted || unified || bytes.first() == Some(&20) {
+            Fault::Delay(Duration::from_millis(150))
+        } else {
+            Fault::Pass
+        }
+    }
+
+    fn sent(&mut self, _: SocketAddr, _: &[u8]) -> Fault {
+        Fault::Pass
+    }
+}
+
+#[test]
+fn packets_that_overtake_the_handshake_are_not_lost() {
+    let plane = MediaLoop::start_with_shim(settings(), Box::new(LateHandshake)).expect("start");
+    let mut call = Call::place(plane, &[MediaKind::Audio]);
+    let mut sent_early = 0;
+    let mut read = Read::default();
+    assert!(call.until(LONG, |call| {
+        if call.caller.connected && sent_early < 30 {
+            call.caller.send(0);
+            sent_early += 1;
+        }
+        if let Some(ring) = call.ring(0) {
+            read.from(&ring);
+        }
+        read.packets.len() >= 30
+    }));
+    assert_eq!(read.packets[0].sequence, 65_500, "the first packet is there");
+    read.check_balance(&call.ring(0).expect("ring"));
+}
