@@ -1,9 +1,10 @@
 //! Mends what a process that died left behind: at start, and by the command `repair DIR`.
 //!
-//! A session whose `session.json` does not say that it has ended is folded from its journal, its media files get the
-//! end that a clean shutdown would have given them, and the session ends as `restarted`. Doing it twice changes nothing
-//! the second time. What cannot be mended is listed in the manifest and left untouched. Nobody may be recording into these
-//! folders meanwhile: the caller holds the lock of the recordings directory.
+//! A session whose `session.json` does not say that it has ended is folded from its journal, its media files
+//! get the end that a clean shutdown would have given them, and the session ends as `restarted`. Doing it
+//! twice changes nothing the second time. What cannot be mended is listed in the manifest and left untouched.
+//! Nobody may be recording into these folders meanwhile: the caller holds the lock of the recordings
+//! directory.
 
 mod hash;
 mod media;
@@ -36,7 +37,8 @@ pub struct Now {
 /// Folders looked into at most; a recordings directory with more is not ours.
 const FOLDERS: usize = 1_000_000;
 
-/// Mends every session below `recordings` that has not ended. Ended ones are not opened beyond their `session.json`.
+/// Mends every session below `recordings` that has not ended. Ended ones are not opened beyond their
+/// `session.json`.
 ///
 /// # Errors
 /// When `recordings` itself cannot be read; what happens to a session stands in its report.
@@ -50,8 +52,8 @@ pub fn recover(recordings: &Path, now: &Now) -> io::Result<RepairReport> {
     Ok(report)
 }
 
-/// The command `repair DIR`: `dir` is a recordings directory, a room's folder or a session's. Ended sessions are looked
-/// at as well: media files that lack their end get it.
+/// The command `repair DIR`: `dir` is a recordings directory, a room's folder or a session's. Ended sessions
+/// are looked at as well: media files that lack their end get it.
 ///
 /// # Errors
 /// When `dir` itself cannot be read; what happens to a session stands in its report.
@@ -63,7 +65,8 @@ pub fn repair_directory(dir: &Path, now: &Now) -> io::Result<RepairReport> {
     Ok(report)
 }
 
-/// Folders with a journal, at most `depth` levels below `dir`, in the order of their names. Links are not followed.
+/// Folders with a journal, at most `depth` levels below `dir`, in the order of their names. Links are not
+/// followed.
 fn session_folders(dir: &Path, depth: usize) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut waiting = vec![(dir.to_owned(), depth)];

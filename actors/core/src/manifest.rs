@@ -1,8 +1,9 @@
-//! The session manifest: the types of `session.json`, the journal it is folded from, and the names of its files.
+//! The session manifest: the types of `session.json`, the journal it is folded from, and the names of its
+//! files.
 //!
-//! The journal is the truth while a session is being recorded: each [`Record`] is one JSON line, and applying all of
-//! them in order gives the [`Manifest`]. Every value that a remote party can make grow has a limit in [`limits`].
-//! The published schema is `docs/session.schema.json`.
+//! The journal is the truth while a session is being recorded: each [`Record`] is one JSON line, and applying
+//! all of them in order gives the [`Manifest`]. Every value that a remote party can make grow has a limit in
+//! [`limits`]. The published schema is `docs/session.schema.json`.
 
 mod apply;
 mod clock;
@@ -22,18 +23,19 @@ pub use names::{media_file_name, participant_slug, room_folder, session_folder};
 pub use open::Open;
 pub use record::{ProcessStarted, Record, SegmentOpened, SegmentProgress, SessionOpened};
 pub use segment::{
-    AudioFormat, ClockFit, ClockMethod, ClockPoint, Gap, GapCause, OpenedBecause, Resolution, Rotation, Segment,
-    VideoFormat,
+    AudioFormat, ClockFit, ClockMethod, ClockPoint, Gap, GapCause, OpenedBecause, Resolution, Rotation,
+    Segment, VideoFormat,
 };
 pub use session::{
-    ApplyError, CallKind, EndReason, Event, EventKind, Integrity, IntegrityProblem, LeaveReason, Manifest, MediaState,
-    Participant, Presence, RecorderInfo, Recovery, Room, SCHEMA, SessionState, Track, TrackState,
+    ApplyError, CallKind, EndReason, Event, EventKind, Integrity, IntegrityProblem, LeaveReason, Manifest,
+    MediaState, Participant, Presence, RecorderInfo, Recovery, Room, SCHEMA, SessionState, Track, TrackState,
 };
 pub use units::{Ppm, Seconds, Utc};
 
 pub use crate::rtp::Ledger;
 
-/// Bounds on what a manifest holds. What comes on top is refused with an [`ApplyError`], counted, and never an end.
+/// Bounds on what a manifest holds. What comes on top is refused with an [`ApplyError`], counted, and never
+/// an end.
 pub mod limits {
     /// Participants of a session.
     pub const PARTICIPANTS: usize = 2_000;

@@ -41,7 +41,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_fold_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), before in any::<bool>()) {
+    fn any_bytes_fold_or_are_refused(
+        bytes in prop::collection::vec(any::<u8>(), 0..400),
+        before in any::<bool>(),
+    ) {
         let mut journal = if before { journal(&[Record::SessionOpened(opened())]) } else { Vec::new() };
         journal.extend(bytes);
         prop_assert_eq!(fold(&journal).is_ok(), before);
@@ -59,7 +62,10 @@ proptest! {
     }
 
     #[test]
-    fn a_checkpoint_stands_for_all_before_it(records in session(), after in prop::collection::vec(record(), 0..10)) {
+    fn a_checkpoint_stands_for_all_before_it(
+        records in session(),
+        after in prop::collection::vec(record(), 0..10),
+    ) {
         let before = applied(&records);
         let opened = records[0].clone();
         let short: Vec<_> = [opened, Record::Checkpoint { manifest: Box::new(before) }]
@@ -286,6 +292,6 @@ fn a_clock_map_is_linear_between_points_and_goes_on_beyond_them() {
 }
 
 fn segment() -> recorder_core::manifest::Segment {
-    let json = r#"{"file":"a-p1_camera_0001.webm","codec":"vp8","start_s":3.0,"end_s":4.0,"opened_because":"first"}"#;
+    let json = r#"{"file":"a_camera_0001.webm","codec":"vp8","start_s":3.0,"end_s":4.0,"opened_because":"first"}"#;
     serde_json::from_str(json).expect("what is left out has a default")
 }

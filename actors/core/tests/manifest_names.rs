@@ -59,7 +59,11 @@ proptest! {
     }
 
     #[test]
-    fn every_participant_gets_a_safe_slug_that_ends_in_its_id(name in name(), user in name(), n in 1..5_000_u32) {
+    fn every_participant_gets_a_safe_slug_that_ends_in_its_id(
+        name in name(),
+        user in name(),
+        n in 1..5_000_u32,
+    ) {
         let id = ParticipantId(format!("p{n}"));
         let slug = participant_slug(Some(&name), Some(&user), &id);
         assert_slug(&slug);

@@ -30,7 +30,8 @@ fn every_manifest_is_valid() {
     let validator = validator();
     proptest!(ProptestConfig::with_cases(32), |(records in session())| {
         let manifest = serde_json::to_value(applied(&records)).expect("JSON");
-        let errors: Vec<_> = validator.iter_errors(&manifest).map(|e| format!("{} {e}", e.instance_path())).collect();
+        let errors = validator.iter_errors(&manifest);
+        let errors: Vec<_> = errors.map(|error| format!("{} {error}", error.instance_path())).collect();
         prop_assert!(errors.is_empty(), "{:#?}", errors);
     });
 }

@@ -64,8 +64,9 @@ pub enum HashError {
     Write(io::Error),
 }
 
-/// Hashes every closed media file of an ended session that has no `sha256` yet, and writes journal and `session.json`.
-/// Blocks; returns how many files it hashed. A file that cannot be read is logged and left without.
+/// Hashes every closed media file of an ended session that has no `sha256` yet, and writes journal and
+/// `session.json`. Blocks; returns how many files it hashed. A file that cannot be read is logged and left
+/// without.
 pub fn hash_session(folder: &Path, pace: &Pace) -> Result<usize, HashError> {
     let folded = read_journal(folder).map_err(HashError::Journal)?;
     let mut manifest = folded.manifest;

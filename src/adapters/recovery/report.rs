@@ -8,7 +8,8 @@ use recorder_core::manifest::{CallKind, Open, Seconds, Utc};
 
 use super::media::{FileOutcome, MediaFileError};
 
-/// A session that a process left unfinished. The next call of its room `continues` it, and the room can be told.
+/// A session that a process left unfinished. The next call of its room `continues` it, and the room can be
+/// told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
     pub session_id: SessionId,

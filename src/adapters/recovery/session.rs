@@ -29,7 +29,8 @@ pub(super) enum Depth {
 
 /// Media that was not yet in the page cache when the process died: clusters are flushed at least each second.
 const LOST_WITH_PROCESS: Seconds = Seconds::from_micros(1_000_000);
-/// Media that was not yet on the medium when the power went: synced each second, plus what the medium takes its time for.
+/// Media that was not yet on the medium when the power went: synced each second, plus what the medium takes
+/// its time for.
 const LOST_WITH_POWER: Seconds = Seconds::from_micros(5_000_000);
 /// How far off a start may be of which nothing but the file's provisional one is known.
 const PROVISIONAL_ERROR: Seconds = Seconds::from_micros(1_000_000);
@@ -218,8 +219,8 @@ impl Ending {
     }
 }
 
-/// A segment as its repaired file and its last progress line show it. What was counted after that line died with the
-/// process, so `received` is what has a fate.
+/// A segment as its repaired file and its last progress line show it. What was counted after that line died
+/// with the process, so `received` is what has a fate.
 fn closed(segment: &Segment, outcome: &FileOutcome) -> Segment {
     let mut closed = segment.clone();
     let duration = Seconds::new(outcome.duration_s);

@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::{Folded, Seconds, Utc};
 use crate::time::BootTime;
 
-/// Media may have arrived a little before the session was opened, and its clock map may place it earlier still: by half
-/// a round trip and by what a slow first path hid.
+/// Media may have arrived a little before the session was opened, and its clock map may place it earlier
+/// still: by half a round trip and by what a slow first path hid.
 const LEAD: Duration = Duration::from_secs(2);
-/// After a reboot UTC alone ties the boots together: how far the machine's clock may have been off until it was set.
+/// After a reboot UTC alone ties the boots together: how far the machine's clock may have been off until it
+/// was set.
 const REBOOT_UNCERTAINTY: Seconds = Seconds::from_micros(1_000_000);
 
 /// Session time within one process: zero is the epoch, and it runs on the monotonic clock.
@@ -21,17 +22,19 @@ pub struct SessionClock {
 }
 
 impl SessionClock {
-    /// A new session's clock. The epoch lies 2 s before `earliest`, the first arrival that may be recorded, or before
-    /// `now`, where nothing has arrived yet. `utc` is the same instant as `now`.
+    /// A new session's clock. The epoch lies 2 s before `earliest`, the first arrival that may be recorded,
+    /// or before `now`, where nothing has arrived yet. `utc` is the same instant as `now`.
     pub fn begin(now: BootTime, utc: Utc, earliest: Option<BootTime>) -> Self {
         let first = earliest.map_or(now, |earliest| earliest.min(now));
         let back = now.saturating_since(first) + LEAD;
         let zero_ns = i128::from(now.as_nanos()) - back.as_nanos() as i128;
-        // Whole microseconds, so that what the journal says and what is computed here agree to the last digit.
+        // Whole microseconds, so that what the journal says and what is computed here agree to the last
+        // digit.
         Self { zero_ns: zero_ns.div_euclid(1000) * 1000, epoch: utc.before(back), uncertain: None }
     }
 
-    /// The clock of a session that an earlier process opened: exact within the same boot, by UTC after a reboot.
+    /// The clock of a session that an earlier process opened: exact within the same boot, by UTC after a
+    /// reboot.
     pub fn resume(journal: &Folded, boot_id: &str, now: BootTime, utc: Utc) -> Self {
         let opened = &journal.opened;
         let same_boot = |id: &str| !id.is_empty() && id == boot_id;

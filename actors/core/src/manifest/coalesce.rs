@@ -22,8 +22,8 @@ struct Window {
 
 type Key = (Open<EventKind>, Option<ParticipantId>, Option<TrackId>);
 
-/// Lets the first ten of a second through, so that they reach the journal at once, and holds the rest until the second is
-/// over; then one record takes the place of all. At most 1,024 windows of one event each.
+/// Lets the first ten of a second through, so that they reach the journal at once, and holds the rest until
+/// the second is over; then one record takes the place of all. At most 1,024 windows of one event each.
 #[derive(Debug, Default, Clone)]
 pub struct EventCoalescer {
     windows: HashMap<Key, Window>,
@@ -31,7 +31,8 @@ pub struct EventCoalescer {
 }
 
 impl EventCoalescer {
-    /// What is to be written now that this event happened, the oldest first. Session time must not run backwards.
+    /// What is to be written now that this event happened, the oldest first. Session time must not run
+    /// backwards.
     pub fn push(&mut self, event: Event) -> Vec<Record> {
         let mut records = self.poll(event.at_s);
         let key = (event.kind.clone(), event.participant.clone(), event.track.clone());

@@ -42,8 +42,8 @@ pub struct Folded {
 
 const PROBLEMS_LISTED: usize = 100;
 
-/// Applies every line of a journal. A torn last line, garbage, unknown and misplaced records are passed over and told;
-/// nothing after them is lost.
+/// Applies every line of a journal. A torn last line, garbage, unknown and misplaced records are passed over
+/// and told; nothing after them is lost.
 pub fn fold(journal: &[u8]) -> Result<Folded, JournalError> {
     let mut folder = Folder::default();
     for line in journal.split_inclusive(|&byte| byte == b'\n') {

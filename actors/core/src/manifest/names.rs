@@ -16,9 +16,9 @@ pub fn room_folder(room_name: Option<&str>, room_id: &str) -> String {
     with_suffix(room_name.unwrap_or_default(), "room", &digest(room_id))
 }
 
-/// A session's folder within its room's: when it began, and its call. Two call ids never share a name, also where they
-/// differ in case or in what a name cannot hold. A replayed id within one second does: the creator then takes another
-/// `attempt`, counted from 0.
+/// A session's folder within its room's: when it began, and its call. Two call ids never share a name, also
+/// where they differ in case or in what a name cannot hold. A replayed id within one second does: the creator
+/// then takes another `attempt`, counted from 0.
 pub fn session_folder(start: Utc, call_id: &str, attempt: u32) -> String {
     let mut suffix = digest(call_id);
     if attempt > 0 {
@@ -40,8 +40,8 @@ pub fn participant_slug(display_name: Option<&str>, user_id: Option<&str>, id: &
     with_suffix(&name, "participant", &suffix)
 }
 
-/// A media file's name. `number` counts from 1 the segments of this participant and source: of all its tracks of that
-/// source, since two screens of one participant differ in nothing else.
+/// A media file's name. `number` counts from 1 the segments of this participant and source: of all its tracks
+/// of that source, since two screens of one participant differ in nothing else.
 pub fn media_file_name(participant_slug: &str, source: Source, number: u32, codec: Codec) -> String {
     format!("{participant_slug}_{}_{number:04}.{}", source.name(), codec.extension())
 }
@@ -57,8 +57,8 @@ fn digest(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Letters and digits of the NFC form; whatever lies between them becomes one `-`, none at the ends. At most `limit` bytes;
-/// may be empty.
+/// Letters and digits of the NFC form; whatever lies between them becomes one `-`, none at the ends. At most
+/// `limit` bytes; may be empty.
 fn slug(text: &str, limit: usize) -> String {
     let mut slug = String::new();
     // A name of megabytes is not worth normalising to its end.

@@ -97,7 +97,8 @@ pub enum Record {
         verified: Option<bool>,
         problems: Vec<IntegrityProblem>,
     },
-    /// Everything told so far in one line: written where lines before it could not be, so that none is missed.
+    /// Everything told so far in one line: written where lines before it could not be, so that none is
+    /// missed.
     Checkpoint {
         manifest: Box<Manifest>,
     },

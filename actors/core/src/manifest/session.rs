@@ -164,7 +164,8 @@ pub struct Participant {
     pub tracks: Vec<Track>,
 }
 
-/// Something that happened. Where more than ten of a kind and track fell into a second, `detail.count` says how many.
+/// Something that happened. Where more than ten of a kind and track fell into a second, `detail.count` says
+/// how many.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     pub at_s: Seconds,
@@ -220,7 +221,8 @@ pub struct Manifest {
     pub integrity: Integrity,
 }
 
-/// A record that does not fit what went before it, or one more than [`super::limits`] allow. It changes nothing.
+/// A record that does not fit what went before it, or one more than [`super::limits`] allow. It changes
+/// nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
     #[error("no participant {0}")]

@@ -77,7 +77,8 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
-/// A clock's drift in parts per million, positive where the sender's clock is the slower one, kept to six decimals.
+/// A clock's drift in parts per million, positive where the sender's clock is the slower one, kept to six
+/// decimals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ppm(i64);
 
@@ -206,8 +207,8 @@ impl<'de> Deserialize<'de> for Utc {
     }
 }
 
-/// Days since 1970 to (year, month, day) of the proleptic Gregorian calendar. Years are counted from March, so that
-/// the leap day is a year's last and the months' lengths follow one line.
+/// Days since 1970 to (year, month, day) of the proleptic Gregorian calendar. Years are counted from March,
+/// so that the leap day is a year's last and the months' lengths follow one line.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let since_0000_03 = days + 719_468;
     let era = since_0000_03.div_euclid(146_097);

@@ -165,7 +165,8 @@ fn progress() -> impl Strategy<Value = Record> {
 pub fn record() -> impl Strategy<Value = Record> {
     let state = prop_oneof![Just(MediaState::Muted), Just(MediaState::Held), Just(MediaState::SourceOff)];
     prop_oneof![
-        1 => (participant(), text(), text()).prop_map(|(participant, user_id, display_name)| Record::ParticipantAdded {
+        1 => (participant(), text(), text()).prop_map(|(participant, user_id, display_name)|
+        Record::ParticipantAdded {
             participant,
             user_id,
             device_id: None,
@@ -179,7 +180,8 @@ pub fn record() -> impl Strategy<Value = Record> {
             party_id: None,
             display_name
         }),
-        1 => (participant(), seconds()).prop_map(|(participant, at_s)| Record::PresenceBegan { participant, at_s }),
+        1 => (participant(), seconds())
+            .prop_map(|(participant, at_s)| Record::PresenceBegan { participant, at_s }),
         1 => (participant(), seconds()).prop_map(|(participant, at_s)| Record::PresenceEnded {
             participant,
             at_s,
@@ -220,7 +222,8 @@ pub fn record() -> impl Strategy<Value = Record> {
         }),
         4 => segment().prop_map(|(file, segment)| Record::SegmentClosed { file, segment: Box::new(segment) }),
         1 => (seconds(), text()).prop_map(|(at_s, text)| Record::Event(event(at_s, text))),
-        1 => (seconds(), 0..20_u32).prop_map(|(at_s, replaces)| Record::EventsMerged { replaces, event: event(at_s, None) }),
+        1 => (seconds(), 0..20_u32)
+            .prop_map(|(at_s, replaces)| Record::EventsMerged { replaces, event: event(at_s, None) }),
         1 => (seconds(), seconds()).prop_map(|(at_s, lost_at_most_s)| Record::RecoveryDone(Recovery {
             at_s,
             lost_at_most_s,
