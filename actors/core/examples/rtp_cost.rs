@@ -54,8 +54,8 @@ fn opening(codec: Codec) -> Vec<u8> {
 }
 
 fn packet(codec: Codec, n: u64, packets_per_frame: u64) -> RtpPacket {
-    let (frame, index) =
-        ((n + packets_per_frame - 1) / packets_per_frame, (n + packets_per_frame - 1) % packets_per_frame);
+    // Packet 0 is a frame of its own.
+    let (frame, index) = (n.div_ceil(packets_per_frame), (n + packets_per_frame - 1) % packets_per_frame);
     let last = n == 0 || index + 1 == packets_per_frame;
     let payload = if n == 0 { opening(codec) } else { payload(codec, index == 0, last, false) };
     RtpPacket {

@@ -280,7 +280,6 @@ fn a_lost_packet_asks_for_a_key_frame() {
 #[test]
 fn a_lost_upper_layer_costs_only_that_layer_until_it_is_in_step_again() {
     let mut bench = Bench::new(Codec::Vp8);
-    let mut sequence = 1;
     // (layer, TL0PICIDX, Y, delivered, written): the lost one is of layer 1.
     let plan = [
         (0, 0, false, true, true),
@@ -297,9 +296,8 @@ fn a_lost_upper_layer_costs_only_that_layer_until_it_is_in_step_again() {
     for (n, (layer, base, sync, delivered, _)) in plan.into_iter().enumerate() {
         let sent = vp8(n as u32, n == 0, 100, 100, Some((layer, base, sync)));
         if delivered {
-            bench.push_all(sequence, 3000 * n as u32, &sent.payloads);
+            bench.push_all(1 + n as u64, 3000 * n as u32, &sent.payloads);
         }
-        sequence += 1;
         bench.wait(2000);
     }
     let written: Vec<i64> =
@@ -364,7 +362,7 @@ fn other_parameter_sets_open_another_segment_and_equal_ones_do_not() {
     assert!(bench.closed[0].balances());
     assert_eq!(bench.closed[0].written, 10);
     let sets = bench.frames[2].video.as_ref().and_then(|video| video.parameter_sets.clone());
-    let Some(ParameterSets::H264 { sps, pps }) = sets.as_deref() else { panic!("{sets:?}") };
+    let Some(ParameterSets::H264 { sps, pps }) = sets.as_deref() else { unreachable!("{sets:?}") };
     assert_eq!((sps.as_slice(), pps.as_slice()), (&[rtp_support::SPS.to_vec()][..], &[other_pps][..]));
 }
 

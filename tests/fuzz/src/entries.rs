@@ -8,8 +8,11 @@ use recorder_core::rtp::{
 };
 use recorder_core::time::BootTime;
 
+/// What a target is called with.
+pub type Entry = fn(&[u8]);
+
 /// Every target: its name, which is also its folder of `corpus/`, and its function.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Entry)] = &[
     ("vp8", vp8),
     ("vp9", vp9),
     ("av1", av1),
