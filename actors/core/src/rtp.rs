@@ -17,6 +17,7 @@ pub mod h265;
 pub mod ledger;
 pub mod nal;
 pub mod opus;
+pub mod output;
 pub mod receiver;
 pub mod reorder;
 pub mod vp8;
@@ -24,6 +25,5 @@ pub mod vp9;
 
 pub use depacketise::{Malformed, ParameterSets};
 pub use ledger::{Ledger, Reason};
-pub use receiver::{
-    EncodedFrame, FormatChange, OpusFacts, ReceiverOutput, ReceiverSettings, TrackReceiver, VideoFacts,
-};
+pub use output::{EncodedFrame, FormatChange, OpusFacts, ReceiverOutput, VideoFacts};
+pub use receiver::{ReceiverSettings, TrackReceiver};
