@@ -25,6 +25,8 @@ async fn together(alice: &Person, running: &Running, encrypted: bool) -> matrix_
     let user = running.account.user_id();
     let room = alice.create_room(encrypted, &user).await;
     alice.joined(&room, &user).await;
+    // Others may see a join before it is answered.
+    alice.until(async |_| running.account.room_info(room.room_id().as_str()).await).await;
     room
 }
 
@@ -61,7 +63,7 @@ async fn a_restart_restores_the_same_device_and_needs_no_password() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_login_makes_an_identity_and_keeps_its_recovery_key() {
     let url = &synapse().await.url;
-    let recorder = Recorder::new(url, "identity").await;
+    let mut recorder = Recorder::new(url, "identity").await;
     let running = recorder.start().await;
     let recovery_key = recorder.settings.state_dir.join("recovery-key");
     assert_eq!(mode(&recovery_key), 0o600);
@@ -85,7 +87,7 @@ async fn the_first_login_makes_an_identity_and_keeps_its_recovery_key() {
 
     // A lost store: a new device, which the saved recovery key verifies; the identity is the same one.
     let before = other.client.encryption().request_user_identity(&user).await.unwrap().unwrap();
-    std::fs::remove_dir_all(&recorder.settings.store).unwrap();
+    recorder.settings.store = recorder.folder.path().join("second store");
     std::fs::remove_file(recorder.settings.state_dir.join("session.json")).unwrap();
     let again = recorder.start().await;
     let device = again.account.device_id();
@@ -104,7 +106,7 @@ async fn the_first_login_makes_an_identity_and_keeps_its_recovery_key() {
 
     // Without the key the identity stays as it is, and the recorder works all the same.
     std::fs::remove_file(&recovery_key).unwrap();
-    std::fs::remove_dir_all(&recorder.settings.store).unwrap();
+    recorder.settings.store = recorder.folder.path().join("third store");
     std::fs::remove_file(recorder.settings.state_dir.join("session.json")).unwrap();
     let unverified = recorder.start().await;
     let after = other.client.encryption().request_user_identity(&user).await.unwrap().unwrap();

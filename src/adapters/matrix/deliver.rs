@@ -367,14 +367,22 @@ impl Courier {
         }
         let ends = tokio::time::Instant::now() + GAP_TIME;
         let this = &*self;
-        stream::iter(gaps)
+        let read: Vec<_> = stream::iter(gaps)
             .map(|(room, from, all)| async move {
-                let events = Box::pin(this.read_back(&room, from, all, utc, ends)).await;
-                (room.room_id().to_owned(), events)
+                let (events, complete) = Box::pin(this.read_back(&room, from, all, utc, ends)).await;
+                (room.room_id().to_owned(), events, complete)
             })
             .buffer_unordered(GAPS_AT_ONCE)
             .collect()
-            .await
+            .await;
+        let unread = read.iter().filter(|(_, _, complete)| !complete).count();
+        if unread > 0 {
+            warn!(
+                rooms = unread,
+                "not all of what was missed could be read, a call may have been overlooked"
+            );
+        }
+        read.into_iter().map(|(room, events, _)| (room, events)).collect()
     }
 
     async fn read_back(
@@ -384,8 +392,9 @@ impl Courier {
         all: bool,
         utc: i64,
         ends: tokio::time::Instant,
-    ) -> Vec<TimelineEvent> {
+    ) -> (Vec<TimelineEvent>, bool) {
         let mut newest_first = Vec::new();
+        let mut complete = false;
         for _ in 0..PAGES {
             let mut options = MessagesOptions::backward();
             options.limit = UInt::from(PAGE);
@@ -393,23 +402,20 @@ impl Courier {
             let page = match tokio::time::timeout_at(ends, room.messages(options)).await {
                 Ok(Ok(page)) => page,
                 Ok(Err(error)) => {
-                    warn!(room = %room.room_id(), fault = %fault_of(&error), "a gap in the room's history stays unread");
+                    debug!(room = %room.room_id(), fault = %fault_of(&error), "the room's history cannot be read");
                     break;
                 }
-                Err(_) => {
-                    warn!(room = %room.room_id(), "a gap in the room's history took too long to read");
-                    break;
-                }
+                Err(_) => break,
             };
-            let complete = page.chunk.iter().any(|event| self.is_boundary(event, utc, all));
+            complete = page.end.is_none() || page.chunk.iter().any(|event| self.is_boundary(event, utc, all));
             newest_first.extend(page.chunk);
             from = page.end;
-            if complete || from.is_none() {
+            if complete {
                 break;
             }
         }
         newest_first.reverse();
-        newest_first
+        (newest_first, complete)
     }
 
     /// Nothing before this event is wanted: it is older than a call lives or, unless `all` are, already known.
