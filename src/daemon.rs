@@ -147,7 +147,6 @@ async fn shut_down(tree: Tree, path: RecordingPath, account: MatrixAccount, page
 struct Tree {
     shared: Arc<SupervisorShared>,
     slot: Arc<Slot<SupervisorActor>>,
-    feeding: actix::clock::Interval,
 }
 
 impl Tree {
@@ -193,13 +192,13 @@ impl Tree {
         if !left.is_empty() {
             actix::spawn(legacy_call::say_farewell(account.clone(), left.to_vec()));
         }
-        Self { shared, slot, feeding: actix::clock::interval(ROOT_TICK) }
+        Self { shared, slot }
     }
 
     /// Watches over root and media loop; resolves when only a fresh process can help.
     async fn mind(&self, path: &RecordingPath) -> StopCause {
         let mut rebuilt = false;
-        let mut tick = actix::clock::interval(self.feeding.period());
+        let mut tick = actix::clock::interval(ROOT_TICK);
         loop {
             tick.tick().await;
             let now = path.clock.now();
