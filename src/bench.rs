@@ -1,7 +1,7 @@
 //! `bench`: synthetic calls through a whole recording path on loopback, and what they cost it.
 //!
-//! The callers run in a process of their own, so that the processor time of the recording side can be read by itself.
-//! The two talk in JSON lines over the child's standard input and output ([`wire`]).
+//! The callers run in a process of their own, so that the processor time of the recording side can be read by
+//! itself. The two talk in JSON lines over the child's standard input and output ([`wire`]).
 
 pub mod child;
 pub mod compare;
@@ -52,12 +52,14 @@ pub struct BenchOptions {
     pub progress: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
-/// Media flows this long before measuring, so that key frames at the start and first allocations are left out.
+/// Media flows this long before measuring, so that key frames at the start and first allocations are left
+/// out.
 pub const WARM_UP: Duration = Duration::from_secs(2);
 
 impl BenchOptions {
-    /// What `bench` reports unless told otherwise: 1, 20, 100 and 300 calls, with the video load at which two processor
-    /// cores still have room for the callers: 300, 300, 50 and 0 packets/s, beside 50 packets/s of audio.
+    /// What `bench` reports unless told otherwise: 1, 20, 100 and 300 calls, with the video load at which two
+    /// processor cores still have room for the callers: 300, 300, 50 and 0 packets/s, beside 50 packets/s of
+    /// audio.
     pub fn standard_loads() -> [(usize, Option<VideoLoad>); 4] {
         [
             (1, Some(VideoLoad::packets_per_second(300))),
@@ -87,10 +89,12 @@ pub trait BenchTarget: Send + Sync + 'static {
     /// A trickled candidate of an answered call.
     fn add_candidate(&self, call: usize, candidate: RemoteCandidate);
 
-    /// Usage of the process that receives, and RTP packets received so far by all calls since the target began.
+    /// Usage of the process that receives, and RTP packets received so far by all calls since the target
+    /// began.
     fn sample(&self) -> BoxFuture<'static, Result<Sample, BenchError>>;
 
-    /// Every call has hung up. Waits until all files are final and says what became of the calls since the last time.
+    /// Every call has hung up. Waits until all files are final and says what became of the calls since the
+    /// last time.
     fn finish(&self) -> BoxFuture<'static, Result<TargetSummary, BenchError>>;
 }
 

@@ -1,4 +1,5 @@
-//! The calling side: synthetic peers on the `webrtc` crate, for `bench` and for tests against our own media loop.
+//! The calling side: synthetic peers on the `webrtc` crate, for `bench` and for tests against our own media
+//! loop.
 //!
 //! The recording side runs on another stack, so no stack is tested against itself. Nothing here ever records.
 
@@ -17,8 +18,8 @@ pub use caller::{CallerSettings, SyntheticCaller};
 pub use load::{FrameRecord, SentStream, VideoLoad};
 pub use receiver::{ReceivedStream, ReceivingPeer};
 
-/// Log targets of the `webrtc` crate that say, for each packet of a late reader or a repeated retransmission, what is
-/// harmless here. The daemon's log filter should hold each of them at `off`.
+/// Log targets of the `webrtc` crate that say, for each packet of a late reader or a repeated retransmission,
+/// what is harmless here. The daemon's log filter should hold each of them at `off`.
 pub const NOISY_LOG_TARGETS: [&str; 5] =
     ["webrtc::peer_connection::driver", "rtc_srtp", "rtc_ice", "rtc_dtls", "rtc_interceptor"];
 

@@ -1,5 +1,5 @@
-//! The helper processes themselves: all callers of a round, or the baseline receiver. They read orders until those end,
-//! and then end too.
+//! The helper processes themselves: all callers of a round, or the baseline receiver. They read orders until
+//! those end, and then end too.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -23,8 +23,8 @@ pub enum Role {
     Receiver,
 }
 
-/// Turns this process into a helper, on a thread of its own runtime, with orders from standard input and facts to
-/// standard output.
+/// Turns this process into a helper, on a thread of its own runtime, with orders from standard input and
+/// facts to standard output.
 pub fn serve(role: Role) -> Result<(), BenchError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BenchError::NoRuntime)?;
@@ -136,7 +136,8 @@ async fn one_call(
     Ok(())
 }
 
-/// Runs the baseline receiver's process to its end: the `webrtc` crate's wrapper, reading and writing nothing.
+/// Runs the baseline receiver's process to its end: the `webrtc` crate's wrapper, reading and writing
+/// nothing.
 pub async fn serve_receiver(
     orders: impl AsyncRead + Unpin,
     facts: impl AsyncWrite + Send + Unpin + 'static,

@@ -1,5 +1,5 @@
-//! `bench --compare`: our recording path and something else on the same load, one after the other and several times,
-//! because a machine's speed wanders.
+//! `bench --compare`: our recording path and something else on the same load, one after the other and several
+//! times, because a machine's speed wanders.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ pub struct Comparison {
     pub problems: Vec<String>,
 }
 
-/// Runs `ours` and what `other` makes `times` times each, taking turns. Calls of `ours` are numbered from `first_call`;
-/// `other` is made anew for each turn, as the callers are.
+/// Runs `ours` and what `other` makes `times` times each, taking turns. Calls of `ours` are numbered from
+/// `first_call`; `other` is made anew for each turn, as the callers are.
 pub async fn compare(
     options: &BenchOptions,
     ours: Arc<dyn BenchTarget>,

@@ -1,7 +1,7 @@
 //! Something to compare with, as a target: a process of its own that takes calls and tells what it has used.
 //!
-//! Our own program is such a process with the `webrtc` crate's wrapper in it, receiving and writing nothing; another
-//! is `tests/compare/aiortc_recorder.py`.
+//! Our own program is such a process with the `webrtc` crate's wrapper in it, receiving and writing nothing;
+//! another is `tests/compare/aiortc_recorder.py`.
 
 use std::collections::HashMap;
 use std::path::Path;

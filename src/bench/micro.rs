@@ -1,8 +1,8 @@
 //! `bench --micro`: what our own work on a packet costs beside decrypting it.
 //!
-//! Ours: a packet as the media loop hands it over → reordered, depacketised, counted → Matroska bytes. Beside it: the
-//! same packet encrypted (SRTP, RFC 3711 and RFC 7714) → plain, with the ciphers of the library that the media loop
-//! uses, and with those of the `webrtc` crate. Neither is given its allocation of the packet.
+//! Ours: a packet as the media loop hands it over → reordered, depacketised, counted → Matroska bytes. Beside
+//! it: the same packet encrypted (SRTP, RFC 3711 and RFC 7714) → plain, with the ciphers of the library that
+//! the media loop uses, and with those of the `webrtc` crate. Neither is given its allocation of the packet.
 
 use std::fmt;
 use std::hint::black_box;

@@ -1,5 +1,6 @@
-//! SRTP protection of single packets, to be timed: the ciphers of the library under the media loop (with the framing of
-//! RFC 3711 and RFC 7714 around them, since the library keeps its own to itself), and the `webrtc` crate's.
+//! SRTP protection of single packets, to be timed: the ciphers of the library under the media loop (with the
+//! framing of RFC 3711 and RFC 7714 around them, since the library keeps its own to itself), and the `webrtc`
+//! crate's.
 
 use recorder_core::media::RtpPacket;
 use rtc::srtp::context::Context;

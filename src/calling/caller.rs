@@ -1,4 +1,5 @@
-//! A synthetic caller: offers audio and video, connects, sends pre-encoded media on schedule and says what it sent.
+//! A synthetic caller: offers audio and video, connects, sends pre-encoded media on schedule and says what it
+//! sent.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -112,7 +113,8 @@ impl SyntheticCaller {
         self.peer.complete_description().await
     }
 
-    /// Local candidates as they are gathered; an empty one ends them. The first call gets them, a later one nothing.
+    /// Local candidates as they are gathered; an empty one ends them. The first call gets them, a later one
+    /// nothing.
     pub fn take_candidates(&mut self) -> mpsc::Receiver<RemoteCandidate> {
         std::mem::replace(&mut self.peer.candidates, mpsc::channel(1).1)
     }
@@ -132,8 +134,8 @@ impl SyntheticCaller {
         connected(&self.peer.state, within).await
     }
 
-    /// Sends media on schedule for that long and says what has been sent since the start. When the machine cannot
-    /// keep up, packets go out late, none is left out.
+    /// Sends media on schedule for that long and says what has been sent since the start. When the machine
+    /// cannot keep up, packets go out late, none is left out.
     pub async fn run(&mut self, duration: Duration) -> Result<Vec<SentStream>, CallingError> {
         let begin = Instant::now();
         let bases = self.streams.iter().map(|stream| stream.schedule.next_due()).collect::<Vec<_>>();

@@ -1,4 +1,5 @@
-//! What the remote side asks of our streams: an interceptor that notes key frame requests and reported losses.
+//! What the remote side asks of our streams: an interceptor that notes key frame requests and reported
+//! losses.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -40,7 +41,8 @@ impl StreamFeedback {
     }
 }
 
-/// Reads incoming RTCP and lets it pass. The crate's own responder answers NACKs; key frames only we can make.
+/// Reads incoming RTCP and lets it pass. The crate's own responder answers NACKs; key frames only we can
+/// make.
 pub struct FeedbackWatch {
     streams: HashMap<u32, Arc<StreamFeedback>>,
     incoming: VecDeque<TaggedPacket>,

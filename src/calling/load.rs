@@ -1,4 +1,5 @@
-//! What a synthetic caller sends and when: a schedule as a value, fed with time, and the record of what it sent.
+//! What a synthetic caller sends and when: a schedule as a value, fed with time, and the record of what it
+//! sent.
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ const VIDEO_CLOCK: u64 = 90_000;
 /// Frames a second at which video is sent, if that many packets a second are asked for.
 const FRAME_RATE: u32 = 30;
 
-/// How much video a caller sends. Frames of the clip are padded with zero bytes, which a VP8 decoder does not read, to
-/// reach the rate.
+/// How much video a caller sends. Frames of the clip are padded with zero bytes, which a VP8 decoder does not
+/// read, to reach the rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VideoLoad {
     /// RTP packets a second, without retransmissions; at least 1, and a few more where key frames are large.
@@ -107,7 +108,8 @@ pub struct StreamSchedule {
 }
 
 impl StreamSchedule {
-    /// Audio without `video`, else video. `seed` sets the first sequence number and timestamp (RFC 3550 §5.1: random).
+    /// Audio without `video`, else video. `seed` sets the first sequence number and timestamp (RFC 3550 §5.1:
+    /// random).
     pub fn new(clips: Arc<Clips>, video: Option<VideoLoad>, ssrc: u32, seed: u64, keep_log: bool) -> Self {
         let kind = if video.is_some() { MediaKind::Video } else { MediaKind::Audio };
         Self {

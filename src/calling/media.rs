@@ -1,7 +1,8 @@
 //! Pre-encoded media: one second of Opus and three seconds of VP8, read once from the clips in `media/`.
 //!
-//! `camera.ivf` is `ffmpeg -f lavfi -i testsrc=size=320x180:rate=30 -t 3 -c:v libvpx -b:v 150k -g 9999 -auto-alt-ref 0
-//! -error-resilient 1`, `microphone.ogg` is one second of a 440 Hz tone in stereo at 32 kbit/s in packets of 20 ms.
+//! `camera.ivf` is `ffmpeg -f lavfi -i testsrc=size=320x180:rate=30 -t 3 -c:v libvpx -b:v 150k -g 9999
+//! -auto-alt-ref 0 -error-resilient 1`, `microphone.ogg` is one second of a 440 Hz tone in stereo at 32
+//! kbit/s in packets of 20 ms.
 
 use std::sync::{Arc, OnceLock};
 
@@ -85,12 +86,13 @@ pub fn opus_samples(packet: &[u8]) -> Option<u32> {
     }
 }
 
-/// One VP8 frame as RTP payloads (RFC 7741 §4.2) of at most `payload_bytes` of picture data each, with a 15-bit
-/// picture id.
+/// One VP8 frame as RTP payloads (RFC 7741 §4.2) of at most `payload_bytes` of picture data each, with a
+/// 15-bit picture id.
 pub fn vp8_payloads(frame: &[u8], payload_bytes: usize, picture_id: u16) -> impl Iterator<Item = Bytes> + '_ {
     frame.chunks(payload_bytes.max(1)).enumerate().map(move |(n, chunk)| {
         let mut payload = Vec::with_capacity(VP8_DESCRIPTOR + chunk.len());
-        // X (extended control bits), S (start of partition) on the first packet only; then I (picture id present).
+        // X (extended control bits), S (start of partition) on the first packet only; then I (picture id
+        // present).
         payload.push(if n == 0 { 0x90 } else { 0x80 });
         payload.push(0x80);
         payload.extend_from_slice(&(0x8000 | (picture_id & 0x7fff)).to_be_bytes());

@@ -1,4 +1,5 @@
-//! What callers and receivers share: codecs, settings for loopback, events, trickled candidates in both directions.
+//! What callers and receivers share: codecs, settings for loopback, events, trickled candidates in both
+//! directions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,7 +145,8 @@ pub(super) async fn connected(
     if up { Ok(()) } else { Err(CallingError::NotConnected { after, state: state.borrow().to_string() }) }
 }
 
-/// Remote description and candidates in whatever order they come: the crate refuses candidates before a description.
+/// Remote description and candidates in whatever order they come: the crate refuses candidates before a
+/// description.
 #[derive(Clone)]
 pub(super) struct RemoteSide {
     connection: Arc<dyn PeerConnection>,

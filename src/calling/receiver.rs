@@ -36,15 +36,16 @@ pub struct ReceivedTotal {
     pub streams: AtomicU64,
 }
 
-/// A peer that answers and reads. Dropping it without [`close`](Self::close) leaves its tasks to end by themselves.
+/// A peer that answers and reads. Dropping it without [`close`](Self::close) leaves its tasks to end by
+/// themselves.
 pub struct ReceivingPeer {
     peer: Peer,
     reader: JoinHandle<()>,
 }
 
 impl ReceivingPeer {
-    /// Answers an offer. Counts go to `total`; with `packets`, each packet read goes there too, and is dropped when
-    /// nobody takes it in time.
+    /// Answers an offer. Counts go to `total`; with `packets`, each packet read goes there too, and is
+    /// dropped when nobody takes it in time.
     pub async fn answer(
         offer: String,
         address: String,
@@ -75,7 +76,8 @@ impl ReceivingPeer {
         self.peer.complete_description().await
     }
 
-    /// Local candidates as they are gathered; an empty one ends them. The first call gets them, a later one nothing.
+    /// Local candidates as they are gathered; an empty one ends them. The first call gets them, a later one
+    /// nothing.
     pub fn take_candidates(&mut self) -> mpsc::Receiver<RemoteCandidate> {
         std::mem::replace(&mut self.peer.candidates, mpsc::channel(1).1)
     }
