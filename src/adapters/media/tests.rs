@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use recorder_actors::ports::{ConnectionFacts, ConnectionState, MediaError, MediaPlane};
+use recorder_actors::ports::{ConnectionFacts, ConnectionState, MediaError, MediaPlane, RemoteCandidate};
 use recorder_actors::ring::TrackRing;
 use recorder_core::ids::{ConnectionId, Mid};
 use recorder_core::media::{Codec, RingItem, RtpPacket, SenderReport};
@@ -388,4 +388,37 @@ fn the_heartbeat_goes_on_without_traffic() {
     plane.shutdown();
     let refused = block(plane.accept(CALL, Caller::new().offer(&[MediaKind::Audio]), Vec::new()));
     assert_eq!(refused.map(|_| ()), Err(MediaError::Stopped));
+}
+
+#[test]
+fn candidates_that_overtake_the_answer_and_ten_thousand_of_them_do_no_harm() {
+    let plane = MediaLoop::start(settings()).expect("start");
+    let mut caller = Caller::new();
+    let text = format!("candidate:1 1 udp 2113937151 127.0.0.1 {} typ host", caller.port());
+    let candidate = |candidate: String| RemoteCandidate {
+        candidate,
+        mid: None,
+        m_line: Some(0),
+        username_fragment: None,
+    };
+    plane.add_candidates(CALL, vec![candidate(text), candidate(String::new())]);
+    let without: String = caller
+        .offer(&[MediaKind::Audio])
+        .lines()
+        .filter(|l| !l.contains("candidate"))
+        .map(|l| format!("{l}\r\n"))
+        .collect();
+    let (answer, facts) = block(plane.accept(CALL, without, Vec::new())).expect("answer");
+    caller.answer(&answer.sdp);
+    let mut call = Call { plane, caller, facts, answer: answer.sdp };
+    for port in 1..=10_000 {
+        let text = format!("candidate:{port} 1 udp 1 192.0.2.1 {port} typ host");
+        call.plane.add_candidates(CALL, vec![candidate(text)]);
+    }
+    assert!(call.until(LONG, |call| call.state() == ConnectionState::Connected));
+    assert!(call.until(LONG, |call| {
+        let stats = call.plane.stats();
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        count(&stats.candidates_refused) + count(&stats.commands_dropped) >= 9_700
+    }));
 }

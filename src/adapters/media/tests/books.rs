@@ -2,14 +2,18 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
-use recorder_core::ids::ConnectionId;
+use recorder_actors::ring::{StreamInfo, TrackRing};
+use recorder_core::ids::{ConnectionId, Mid, StreamId};
+use recorder_core::media::{Codec, MediaKind, RingItem, RtpPacket, Skipped};
+use recorder_core::time::BootTime;
 
-use crate::adapters::media::candidates::{Remote, remote};
+use crate::adapters::media::candidates::{Remote, local, remote};
 use crate::adapters::media::demux::{Demux, binding_request_fragment};
 use crate::adapters::media::intake::Head;
-use crate::adapters::media::ledger::Seen;
+use crate::adapters::media::ledger::{Fate, Pending, Place, RETIRE_AFTER, Seen, Stream};
 
 fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], port))
@@ -129,4 +133,90 @@ proptest! {
             highest = if all.len() == 1 { number } else { highest.max(number) };
         }
     }
+}
+
+fn ring() -> std::sync::Arc<TrackRing> {
+    TrackRing::new(StreamInfo {
+        id: StreamId(1),
+        connection: ConnectionId(1),
+        mid: Mid::new("0"),
+        ssrc: 5,
+        kind: MediaKind::Video,
+        codec: Codec::Vp8,
+        clock_rate: 90_000,
+        channels: 0,
+    })
+}
+
+fn packet(payload_type: u8, sequence: u64) -> RtpPacket {
+    RtpPacket {
+        arrival: BootTime::from_nanos(sequence),
+        ingress: 0,
+        skipped: Skipped::default(),
+        ssrc: 5,
+        payload_type,
+        sequence,
+        timestamp: 0,
+        marker: false,
+        recovered: false,
+        rotation: None,
+        payload: vec![1],
+    }
+}
+
+fn packets(ring: &TrackRing) -> Vec<RtpPacket> {
+    std::iter::from_fn(|| ring.pop())
+        .filter_map(|item| match item {
+            RingItem::Packet(packet) => Some(packet),
+            RingItem::Report(_) => None,
+        })
+        .collect()
+}
+
+#[test]
+fn what_entered_before_the_ring_is_told_with_its_first_packet() {
+    let ring = ring();
+    let skipped = Skipped { padding: 2, duplicate: 1, ..Skipped::default() };
+    let mut stream = Stream::new(Mid::new("0"), ring.clone(), 96, 10, Pending { skipped, bytes: 300 });
+    stream.deliver(packet(96, 10), Place::Current, 100);
+    stream.skip(Fate::Undecryptable, 50, BootTime::from_nanos(11));
+    stream.deliver(packet(96, 11), Place::Current, 100);
+    let read = packets(&ring);
+    assert_eq!((read[0].ingress, read[0].skipped), (4, skipped));
+    assert_eq!((read[1].ingress, read[1].skipped.undecryptable), (6, 1));
+    assert_eq!(ring.counters.received.load(Ordering::Relaxed), 6);
+    assert_eq!(ring.counters.received_bytes.load(Ordering::Relaxed), 550);
+}
+
+#[test]
+fn a_late_packet_of_the_old_payload_type_goes_to_the_old_ring_until_that_ends() {
+    let (old, new) = (ring(), ring());
+    let mut stream = Stream::new(Mid::new("0"), old.clone(), 96, 10, Pending::default());
+    stream.deliver(packet(96, 10), Place::Current, 100);
+    assert_eq!(stream.place(98, 12), Place::New);
+    stream.replace_run(new.clone(), 98, 12, BootTime::from_nanos(0));
+    stream.deliver(packet(98, 12), Place::Current, 100);
+    let late = stream.place(96, 11);
+    assert_eq!(late, Place::Retiring);
+    stream.deliver(packet(96, 11), late, 100);
+    assert_eq!(packets(&old).iter().map(|packet| packet.ingress).collect::<Vec<_>>(), [1, 2]);
+    assert!(!stream.tick(BootTime::from_nanos(0) + RETIRE_AFTER) && old.has_ended() && !new.has_ended());
+    let later = stream.place(96, 9);
+    assert_eq!(later, Place::TooLate);
+    stream.deliver(packet(96, 9), later, 100);
+    assert_eq!(packets(&new).len(), 1);
+    assert_eq!(new.take_tail().duplicate, 1, "it is booked, not lost silently");
+}
+
+#[test]
+fn an_advertised_address_is_told_as_server_reflexive() {
+    let wildcard = SocketAddr::from(([0, 0, 0, 0], 40_000));
+    let found = local(&[wildcard], true, &[[203, 0, 113, 5].into(), [127, 0, 0, 1].into()]);
+    let texts: Vec<String> = found.iter().map(str0m::Candidate::to_sdp_string).collect();
+    let public: Vec<&String> = texts.iter().filter(|text| text.contains("typ srflx")).collect();
+    assert_eq!(public.len(), 1, "a host's own address is not told twice");
+    assert!(public[0].contains(" 203.0.113.5 40000 "));
+    assert!(texts.iter().any(|text| text.contains(" 127.0.0.1 40000 typ host")));
+    let specific = local(&[SocketAddr::from(([127, 0, 0, 1], 5))], false, &[]);
+    assert_eq!(specific.len(), 1, "an address that was asked for by name is offered");
 }
