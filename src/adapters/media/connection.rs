@@ -386,7 +386,7 @@ impl Connection {
                             .map(|rtt| rtt.as_nanos().try_into().unwrap_or(u64::MAX)),
                     });
                 }
-                RawPacket::RtcpTx(rtcp) => self.note_feedback(&rtcp),
+                RawPacket::RtcpTx(rtcp) => self.intake.note_feedback(&rtcp),
                 RawPacket::RtcpRx(_) | RawPacket::RtpTx(..) => {}
             },
             Event::PeerStats(stats) => {
@@ -412,26 +412,6 @@ impl Connection {
             Event::Closed => {
                 self.facts.set_reason("closed by the remote side");
                 self.facts.set_state(ConnectionState::Closed);
-            }
-            _ => {}
-        }
-    }
-
-    fn note_feedback(&mut self, rtcp: &Rtcp) {
-        match rtcp {
-            Rtcp::Nack(nack) => {
-                let Some(stream) = self.intake.stream(*nack.ssrc) else { return };
-                for entry in nack.reports.iter() {
-                    stream.note_nack(entry.pid);
-                    for bit in (0..16).filter(|bit| entry.blp & (1 << bit) != 0) {
-                        stream.note_nack(entry.pid.wrapping_add(bit + 1));
-                    }
-                }
-            }
-            Rtcp::Pli(pli) => {
-                if let Some(stream) = self.intake.stream(*pli.ssrc) {
-                    stream.ring().counters.key_frames_requested.fetch_add(1, Ordering::Relaxed);
-                }
             }
             _ => {}
         }

@@ -9,6 +9,7 @@ use recorder_core::ids::{ConnectionId, Mid, StreamId};
 use recorder_core::media::{Codec, MediaKind, RtpPacket, SenderReport};
 use recorder_core::time::BootTime;
 use str0m::Rtc;
+use str0m::rtp::rtcp::Rtcp;
 use str0m::rtp::{RtpHeader, RtpPacket as StackPacket};
 
 use super::ledger::{Fate, Pending, Place, Stream};
@@ -373,6 +374,27 @@ impl Intake {
     fn note_repair(&mut self, repair: u32, main: u32) {
         if self.repairs.len() < MAX_REPAIRS || self.repairs.contains_key(&repair) {
             self.repairs.insert(repair, main);
+        }
+    }
+
+    /// Counts what we ask of the sender: one for each packet asked for again, one for each key frame.
+    pub fn note_feedback(&mut self, rtcp: &Rtcp) {
+        match rtcp {
+            Rtcp::Nack(nack) => {
+                let Some(stream) = self.stream(*nack.ssrc) else { return };
+                for entry in nack.reports.iter() {
+                    stream.note_nack(entry.pid);
+                    for bit in (0..16).filter(|bit| entry.blp & (1 << bit) != 0) {
+                        stream.note_nack(entry.pid.wrapping_add(bit + 1));
+                    }
+                }
+            }
+            Rtcp::Pli(pli) => {
+                if let Some(stream) = self.stream(*pli.ssrc) {
+                    stream.ring().counters.key_frames_requested.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            _ => {}
         }
     }
 
