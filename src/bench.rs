@@ -4,10 +4,12 @@
 //! itself. The two talk in JSON lines over the child's standard input and output ([`wire`]).
 
 pub mod child;
+pub mod command;
 pub mod compare;
 pub mod helper_target;
 pub mod micro;
 pub mod process;
+pub mod recording_target;
 pub mod report;
 pub mod round;
 pub mod srtp;

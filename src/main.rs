@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use matrix_call_recorder::adapters::clock::SystemClock;
 use matrix_call_recorder::adapters::{recovery, sessions};
+use matrix_call_recorder::bench::{self, child::Role};
 use matrix_call_recorder::cli::{self, Command, exit};
 use matrix_call_recorder::settings::{Settings, environment};
 use matrix_call_recorder::{daemon, shutdown, telemetry};
@@ -17,6 +18,21 @@ use recorder_core::manifest::Utc;
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
+    // `bench` starts this program again for its other side.
+    let helper = match std::env::args().nth(1).as_deref() {
+        Some(bench::CALLERS_COMMAND) => Some(Role::Callers),
+        Some(bench::RECEIVER_COMMAND) => Some(Role::Receiver),
+        _ => None,
+    };
+    if let Some(role) = helper {
+        return match bench::child::serve(role) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&error);
+                ExitCode::from(exit::EX_SOFTWARE)
+            }
+        };
+    }
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(error) => {
@@ -28,7 +44,7 @@ fn main() -> ExitCode {
         Command::Run { config } => run(config.as_deref()),
         Command::CheckConfig { config } => check(config.as_deref()),
         Command::Repair { directory } => repair(&directory),
-        Command::Bench(_) => exit::EX_SOFTWARE,
+        Command::Bench(options) => system().block_on(bench::command::command(&options)),
     })
 }
 
@@ -82,14 +98,7 @@ fn run(config: Option<&std::path::Path>) -> u8 {
             redactor.keep_out(&secret);
         }
     }
-    let system = actix::System::with_tokio_rt(|| {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(WORKERS)
-            .enable_all()
-            .build()
-            .expect("a runtime can be built, or nothing can be done at all")
-    });
-    let ended = system.block_on(async {
+    let ended = system().block_on(async {
         let stop = async {
             match shutdown::asked_to_stop().await {
                 Ok(cause) => cause,
@@ -107,6 +116,17 @@ fn run(config: Option<&std::path::Path>) -> u8 {
             error.exit_code()
         }
     }
+}
+
+/// The tree's thread is this one; tasks of the shared runtime go to threads of their own.
+fn system() -> actix::SystemRunner {
+    actix::System::with_tokio_rt(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .enable_all()
+            .build()
+            .expect("a runtime can be built, or nothing can be done at all")
+    })
 }
 
 /// The service manager's variables, which are not settings.

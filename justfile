@@ -1,0 +1,47 @@
+# Commands of this project; `just` lists them.
+# https://just.systems, also as `pip install rust-just`.
+
+default:
+    @just --list
+
+# two people call the recorder; the page stays open
+demo *options:
+    ./demo {{ options }}
+
+# all tests
+test:
+    ./test
+
+# formatting, lints, licences
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --features fault-injection -- -D warnings
+    cargo deny check bans licenses sources
+
+# cost of the recording path at 1, 20, 100 and 300 calls
+bench *options:
+    cargo run --release -- bench {{ options }}
+
+# the recording path and the webrtc crate's wrapper in turns
+bench-compare:
+    cargo run --release -- bench --calls 20 --packets-per-second 300 --seconds 20 --compare
+
+# depacketising and writing a packet against decrypting it
+bench-micro:
+    cargo run --release -- bench --micro
+
+# aiortc's MediaRecorder on the same stream
+bench-aiortc seconds="20":
+    python3 -m venv .cache/aiortc-venv
+    .cache/aiortc-venv/bin/pip install --quiet -r tests/compare/requirements.txt
+    cargo build --release
+    target/release/matrix-call-recorder bench --calls 1 --packets-per-second 110 --seconds {{ seconds }} --against .cache/aiortc-venv/bin/python
+
+# how long it takes to be connected: 20 calls, beside two browsers that call each other
+measure:
+    tests/e2e/setup.sh
+    RECORDER_PROFILE=release node tests/e2e/measure.mjs
+
+# fuzz one target: vp8, vp9, av1, h264, h265, opus, receiver, mux_repair
+fuzz target seconds="60":
+    cd tests/fuzz && cargo +nightly fuzz run --fuzz-dir . {{ target }} -- -max_total_time={{ seconds }}

@@ -1,0 +1,130 @@
+//! The command `bench`.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::compare::TIMES;
+use super::recording_target::RecordingTarget;
+use super::{BenchError, BenchOptions, BenchTarget, HelperTarget, compare, micro, run};
+use crate::calling::VideoLoad;
+use crate::cli::{self, exit};
+
+/// Opus packets in a second.
+const AUDIO_PACKETS: u32 = 50;
+
+/// Runs what the command line asks for. Call it on an actix system.
+pub async fn command(options: &cli::Bench) -> u8 {
+    match perform(options).await {
+        Ok(good) => {
+            if good {
+                exit::OK
+            } else {
+                exit::EX_SOFTWARE
+            }
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "bench: {error}");
+            exit::EX_SOFTWARE
+        }
+    }
+}
+
+async fn perform(options: &cli::Bench) -> Result<bool, BenchError> {
+    if options.micro {
+        let report = tokio::task::spawn_blocking(micro::run)
+            .await
+            .map_err(|error| BenchError::Target(error.to_string()))?
+            .map_err(|error| BenchError::Target(error.to_string()))?;
+        say(&report);
+        return Ok(true);
+    }
+    let folder = Folder::new(options.directory.as_deref())?;
+    let target = RecordingTarget::start(folder.path())?;
+    let ours: Arc<dyn BenchTarget> = Arc::new(Arc::clone(&target));
+    let mut good = true;
+    let mut first_call = 0;
+    for calls in &options.calls {
+        let round = round_options(options, *calls)?;
+        if options.compare {
+            let program = round.program.clone();
+            let other = || Ok(Arc::new(HelperTarget::wrapper(&program)?) as Arc<dyn BenchTarget>);
+            let comparison = compare(&round, Arc::clone(&ours), first_call, TIMES, other).await?;
+            good &= comparison.problems.is_empty();
+            say(&comparison);
+            first_call += calls * TIMES;
+        } else {
+            let report = run(&round, Arc::clone(&ours), first_call).await?;
+            good &= report.problems.is_empty() && report.dropped_by_us == 0;
+            if options.json {
+                say(&serde_json::to_string(&report)?);
+            } else {
+                say(&report);
+            }
+            first_call += calls;
+        }
+    }
+    let ending = Arc::clone(&target);
+    let _ = tokio::task::spawn_blocking(move || ending.shut_down()).await;
+    Ok(good)
+}
+
+fn round_options(options: &cli::Bench, calls: usize) -> Result<BenchOptions, BenchError> {
+    // What two cores can send beside receiving; see the standard loads.
+    let standard = BenchOptions::standard_loads().into_iter().find(|(of, _)| *of == calls).and_then(|(_, load)| load);
+    let video = match (options.audio_only, options.packets_per_second) {
+        (true, _) => None,
+        (false, Some(packets)) => {
+            packets.checked_sub(AUDIO_PACKETS).filter(|rest| *rest > 0).map(VideoLoad::packets_per_second)
+        }
+        (false, None) => standard,
+    };
+    Ok(BenchOptions {
+        calls,
+        measure: Duration::from_secs(options.seconds),
+        audio: true,
+        video,
+        program: std::env::current_exe().map_err(|error| BenchError::Target(error.to_string()))?,
+        progress: Arc::new(|line| {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }),
+    })
+}
+
+fn say(what: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{what}");
+}
+
+/// Where the files go; a folder of our own is removed again.
+struct Folder {
+    path: std::path::PathBuf,
+    ours: bool,
+}
+
+impl Folder {
+    fn new(given: Option<&Path>) -> Result<Self, BenchError> {
+        let (path, ours) = match given {
+            Some(path) => (path.to_path_buf(), false),
+            None => {
+                let name = format!("matrix-call-recorder-bench-{}", std::process::id());
+                (std::env::temp_dir().join(name), true)
+            }
+        };
+        std::fs::create_dir_all(&path)
+            .map_err(|error| BenchError::Target(format!("{}: {error}", path.display())))?;
+        Ok(Self { path, ours })
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}

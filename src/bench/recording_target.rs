@@ -1,0 +1,299 @@
+//! The daemon's own recording path as a target: tree, media loop, pumps, lanes, sessions, disk. Only the homeserver is
+//! left out: invites are handed to the supervisor, and answers are taken where they would be sent.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use recorder_actors::observe::{ActorKind, Board};
+use recorder_actors::ports::{
+    LiveCall, LiveCalls, RemoteCandidate, RoomFacts, Signalling, SignallingError, TurnServer,
+};
+use recorder_actors::supervise::{Link, Slot};
+use recorder_actors::supervisor::{Deliver, Delivery, SupervisorActor, SupervisorShared};
+use recorder_actors::world::{Numbers, TreeSettings, World};
+use recorder_core::call::{Announcement, CallDesk, DeskSettings, RoomEvent};
+use recorder_core::manifest::Manifest;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::{BenchError, BenchTarget, Sample, TargetSummary, Usage};
+use crate::adapters::disk;
+use crate::adapters::media::MediaSettings;
+use crate::recording::RecordingPath;
+
+const CALLER: &str = "@caller:bench";
+const RECORDER: &str = "@recorder:bench";
+const DEVICE: &str = "BENCH";
+/// How long an answer may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How long files may take to be final.
+const FINISH_LIMIT: Duration = Duration::from_secs(120);
+
+type Answers = Arc<Mutex<HashMap<String, oneshot::Sender<Result<String, String>>>>>;
+
+/// Takes what would go to a homeserver.
+struct Loopback {
+    answers: Answers,
+}
+
+impl Signalling for Loopback {
+    fn send(
+        &self,
+        room: String,
+        event_type: String,
+        content: Value,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<(), SignallingError>> {
+        let said = match event_type.as_str() {
+            "m.call.answer" => {
+                let sdp = content.pointer("/answer/sdp").and_then(Value::as_str).unwrap_or_default();
+                Some(Ok(sdp.to_owned()))
+            }
+            "m.call.reject" | "m.call.hangup" => Some(Err(event_type)),
+            _ => None,
+        };
+        let waiting = said
+            .and_then(|said| Some((lock(&self.answers).remove(&room)?, said)));
+        if let Some((waiting, said)) = waiting {
+            let _ = waiting.send(said);
+        }
+        async { Ok(()) }.boxed()
+    }
+
+    fn announce(
+        &self,
+        _: String,
+        _: Announcement,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<(), SignallingError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn turn_servers(&self) -> BoxFuture<'static, Vec<TurnServer>> {
+        async { Vec::new() }.boxed()
+    }
+
+    fn room(&self, room: String) -> BoxFuture<'static, RoomFacts> {
+        async { RoomFacts { name: room, encrypted: false } }.boxed()
+    }
+
+    fn display_name(&self, _: String, _: String) -> BoxFuture<'static, Option<String>> {
+        async { None }.boxed()
+    }
+}
+
+/// Nothing outlives a bench.
+struct Forgotten;
+
+impl LiveCalls for Forgotten {
+    fn add(&self, _: LiveCall) -> BoxFuture<'static, ()> {
+        async {}.boxed()
+    }
+
+    fn remove(&self, _: String, _: String) -> BoxFuture<'static, ()> {
+        async {}.boxed()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// See the module. Make it on an actix system; the tree lives on that thread.
+pub struct RecordingTarget {
+    path: RecordingPath,
+    directory: PathBuf,
+    shared: Arc<SupervisorShared>,
+    slot: Arc<Slot<SupervisorActor>>,
+    answers: Answers,
+    running: Mutex<Vec<usize>>,
+    told: Mutex<HashSet<PathBuf>>,
+}
+
+impl RecordingTarget {
+    /// Records into `directory`, on a free port of the loopback address.
+    pub fn start(directory: &Path) -> Result<Arc<Self>, BenchError> {
+        let target = |error: &dyn std::fmt::Display| BenchError::Target(error.to_string());
+        let folder = disk::take_folder(directory).map_err(|error| target(&error))?;
+        let media = MediaSettings {
+            bind: std::net::Ipv4Addr::LOCALHOST.into(),
+            include_loopback: true,
+            max_connections: 10_000,
+            ..MediaSettings::default()
+        };
+        let path = RecordingPath::start(directory, 0, media, Board::new(), folder, HashMap::new())
+            .map_err(|error| target(&error))?;
+        let answers = Answers::default();
+        let world = Arc::new(World {
+            settings: TreeSettings {
+                user: RECORDER.to_owned(),
+                device: DEVICE.to_owned(),
+                restart: recorder_core::restart::RestartTerms::default(),
+            },
+            clock: Arc::clone(&path.clock),
+            media: Arc::clone(&path.media) as _,
+            segments: Arc::clone(&path.pumps) as _,
+            signalling: Arc::new(Loopback { answers: Arc::clone(&answers) }),
+            sessions: Arc::clone(&path.sessions) as _,
+            live_calls: Arc::new(Forgotten),
+            disk: path.disk.clone(),
+            board: Arc::clone(&path.board),
+            numbers: Numbers::default(),
+        });
+        let desk = CallDesk::new(DeskSettings {
+            user: RECORDER.to_owned(),
+            party: DEVICE.to_owned(),
+            answer: true,
+            max_calls: 10_000,
+        });
+        let shared = SupervisorShared::new(&world, desk);
+        let root = Arc::<Link>::default();
+        let slot = Slot::new(&world, &root, "supervisor".to_owned(), ActorKind::Supervisor, RECORDER.to_owned());
+        let (inner, supervised) = (Arc::clone(&slot), Arc::clone(&shared));
+        slot.start(move |_| SupervisorActor::new(supervised, inner));
+        Ok(Arc::new(Self {
+            path,
+            directory: directory.to_path_buf(),
+            shared,
+            slot,
+            answers,
+            running: Mutex::default(),
+            told: Mutex::default(),
+        }))
+    }
+
+    /// Ends the recording threads. Blocks.
+    pub fn shut_down(&self) {
+        self.path.shut_down();
+    }
+
+    fn deliver(&self, call: usize, event_type: &str, mut content: Value) -> BoxFuture<'static, bool> {
+        content["call_id"] = json!(format!("bench{call}"));
+        content["party_id"] = json!("CALLER");
+        content["version"] = json!("1");
+        let event = RoomEvent {
+            room: room(call),
+            event_id: format!("${call}{event_type}"),
+            sender: CALLER.to_owned(),
+            event_type: event_type.to_owned(),
+            content,
+            received: self.path.clock.now(),
+            age: Duration::ZERO,
+        };
+        let events = vec![Delivery { event, state_key: None, allowed: true }];
+        let addr = self.slot.addr();
+        async move {
+            match addr {
+                Some(addr) => addr.send(Deliver { events, batch_over: true }).await.is_ok(),
+                None => false,
+            }
+        }
+        .boxed()
+    }
+
+    /// Sessions not told of yet.
+    fn new_sessions(&self) -> Vec<(PathBuf, Option<Manifest>)> {
+        let mut told = lock(&self.told);
+        let rooms = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let folders = rooms.flat_map(|room| std::fs::read_dir(room.path()).into_iter().flatten().flatten());
+        folders
+            .map(|folder| folder.path())
+            .filter(|folder| told.insert(folder.clone()))
+            .map(|folder| {
+                let manifest = std::fs::read(folder.join("session.json"))
+                    .ok()
+                    .and_then(|json| serde_json::from_slice(&json).ok());
+                (folder, manifest)
+            })
+            .collect()
+    }
+}
+
+fn room(call: usize) -> String {
+    format!("!bench{call}:bench")
+}
+
+impl BenchTarget for Arc<RecordingTarget> {
+    fn name(&self) -> String {
+        "the recorder".to_owned()
+    }
+
+    fn answer(&self, call: usize, offer: String) -> BoxFuture<'static, Result<String, BenchError>> {
+        let (waiting, answer) = oneshot::channel();
+        lock(&self.answers).insert(room(call), waiting);
+        lock(&self.running).push(call);
+        let invite = json!({"offer": {"type": "offer", "sdp": offer}, "lifetime": 60_000});
+        let delivered = self.deliver(call, "m.call.invite", invite);
+        async move {
+            delivered.await;
+            let failed = |reason: String| BenchError::CallFailed { call, reason };
+            match tokio::time::timeout(ANSWER_LIMIT, answer).await {
+                Ok(Ok(Ok(sdp))) => Ok(sdp),
+                Ok(Ok(Err(refusal))) => Err(failed(refusal)),
+                Ok(Err(_)) | Err(_) => Err(failed("no answer came".to_owned())),
+            }
+        }
+        .boxed()
+    }
+
+    fn add_candidate(&self, call: usize, candidate: RemoteCandidate) {
+        let list = json!([{"candidate": candidate.candidate, "sdpMid": candidate.mid,
+            "sdpMLineIndex": candidate.m_line}]);
+        tokio::spawn(self.deliver(call, "m.call.candidates", json!({"candidates": list})));
+    }
+
+    fn sample(&self) -> BoxFuture<'static, Result<Sample, BenchError>> {
+        let packets = self.path.board.totals.packets_received.load(Ordering::Relaxed);
+        async move { Ok(Sample { usage: Usage::own()?, packets }) }.boxed()
+    }
+
+    fn finish(&self) -> BoxFuture<'static, Result<TargetSummary, BenchError>> {
+        let target = Arc::clone(self);
+        async move {
+            let calls = std::mem::take(&mut *lock(&target.running));
+            for call in calls {
+                target.deliver(call, "m.call.hangup", json!({"reason": "user_hangup"})).await;
+            }
+            let mut running = target.shared.running();
+            let ended = tokio::time::timeout(FINISH_LIMIT, running.wait_for(|calls| *calls == 0)).await;
+            let mut summary = TargetSummary { ledgers_balance: Some(true), ..TargetSummary::default() };
+            if ended.is_err() {
+                summary.problems.push("some calls did not end".to_owned());
+            }
+            for (folder, manifest) in target.new_sessions() {
+                match manifest {
+                    Some(manifest) => summarise(&manifest, &mut summary),
+                    None => summary.problems.push(format!("{} has no session.json", folder.display())),
+                }
+                summary.sessions.push(folder);
+            }
+            Ok(summary)
+        }
+        .boxed()
+    }
+}
+
+fn summarise(manifest: &Manifest, summary: &mut TargetSummary) {
+    if !manifest.state.is(recorder_core::manifest::SessionState::Complete) {
+        summary.problems.push(format!("session {} is not complete", manifest.session_id));
+    }
+    for track in manifest.participants.iter().flat_map(|participant| &participant.tracks) {
+        summary.streams += 1;
+        for segment in &track.segments {
+            let ledger = &segment.ledger;
+            summary.received += ledger.received;
+            summary.recovered += ledger.recovered;
+            summary.lost += ledger.lost;
+            summary.dropped_by_us += ledger.dropped_by_us;
+            if !ledger.balances() {
+                summary.ledgers_balance = Some(false);
+                summary.problems.push(format!("the ledger of {} does not balance", segment.file));
+            }
+        }
+    }
+}
