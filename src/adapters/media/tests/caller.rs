@@ -18,6 +18,9 @@ pub struct Sender {
     pub timestamp: u32,
 }
 
+/// Says of each datagram whether it gets lost.
+pub type Lossy = Box<dyn FnMut(&[u8]) -> bool>;
+
 pub struct Caller {
     pub rtc: Rtc,
     socket: UdpSocket,
@@ -29,7 +32,7 @@ pub struct Caller {
     /// RTP datagrams put on the wire, of main and retransmission SSRCs.
     pub sent: u64,
     /// Whose datagrams get lost before they are sent.
-    pub lose: Box<dyn FnMut(&[u8]) -> bool>,
+    pub lose: Lossy,
     /// Negative acknowledgements and key frame requests that came.
     pub nacked: u64,
     pub key_frames_asked: u64,
