@@ -215,6 +215,30 @@ async fn web_page(status: &'static str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_and_a_store_that_do_not_belong_together_are_refused() {
+    let url = &synapse().await.url;
+    let mut recorder = Recorder::new(url, "mixed").await;
+    recorder.start().await.stop().await;
+    let own = std::mem::replace(&mut recorder.settings.store, recorder.folder.path().join("another store"));
+    let error = recorder.fails().await;
+    assert!(matches!(error, AccountError::StoreLost { .. }), "{error:?}");
+
+    // The session of another device beside this store.
+    recorder.settings.state_dir = recorder.folder.path().join("another state");
+    recorder.start().await.stop().await;
+    recorder.settings.store = own;
+    let error = recorder.fails().await;
+    assert!(matches!(error, AccountError::StoreOfAnotherDevice { .. }), "{error:?}");
+    assert_eq!(error.class(), ErrorClass::Storage);
+
+    std::fs::write(recorder.settings.state_dir.join("session.json"), "{\"access_token\": \"syt_secret\", ")
+        .unwrap();
+    let error = recorder.fails().await;
+    assert!(matches!(error, AccountError::SessionBroken { .. }), "{error:?}");
+    assert!(!error.to_string().contains("syt_secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_in_use_is_refused() {
     let url = &synapse().await.url;
     let recorder = Recorder::new(url, "twice").await;
