@@ -69,6 +69,9 @@ pub struct Bench {
     /// Take turns with the webrtc crate's wrapper, which receives the same and writes nothing, and print the ratio
     #[arg(long)]
     pub compare: bool,
+    /// Take turns with `tests/compare/aiortc_recorder.py` under this Python and print the ratio
+    #[arg(long, value_name = "PYTHON", conflicts_with = "compare")]
+    pub against: Option<PathBuf>,
     /// Compare depacketising and writing a packet with decrypting it, and nothing else
     #[arg(long)]
     pub micro: bool,

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use matrix_call_recorder::adapters::clock::SystemClock;
-use matrix_call_recorder::adapters::{recovery, sessions};
+use matrix_call_recorder::adapters::{disk, recovery, sessions};
 use matrix_call_recorder::bench::{self, child::Role};
 use matrix_call_recorder::cli::{self, Command, exit};
 use matrix_call_recorder::settings::{Settings, environment};
@@ -135,6 +135,13 @@ fn environment_all() -> Vec<(String, String)> {
 }
 
 fn repair(directory: &std::path::Path) -> u8 {
+    if let Some(folder) = disk::in_use(directory) {
+        complain(&format_args!(
+            "{} is being recorded into by a running recorder, which repairs by itself when it starts; stop it first",
+            folder.display()
+        ));
+        return exit::EX_TEMPFAIL;
+    }
     let clock = SystemClock;
     let now = recovery::Now {
         boot_id: sessions::boot_id(),

@@ -5,7 +5,7 @@
 //! told lies in a bounded inbox there; a panic drops the one input that was being handled.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use recorder_core::time::BootTime;
 use recorder_core::timeline::SenderClock;
 use tokio::sync::{mpsc, watch};
 
+use crate::clock_fit;
 use crate::journal::event;
 use crate::observe::{ActorKind, Severity, Totals};
 use crate::peer::{PeerActor, PeerShared, Wanted};
@@ -425,6 +426,8 @@ impl CallActor {
         session.tell(event(session.now_s(), EventKind::Joined, Some(&participant), None));
         let path = format!("{}/{participant}", self.slot.path());
         let slot = Slot::new(&shared.world, &shared.link, path, ActorKind::Peer, name.clone());
+        let mut sender_clock = SenderClock::new();
+        sender_clock.set_utc(shared.world.clock.now(), shared.world.clock.utc_micros());
         let peer = Arc::new(PeerShared {
             world: Arc::clone(&shared.world),
             participant,
@@ -436,8 +439,9 @@ impl CallActor {
             parent: Arc::clone(&shared.link),
             plan: Mutex::default(),
             tracks: Mutex::default(),
-            sender_clock: Arc::new(Mutex::new(SenderClock::new())),
+            sender_clock: Arc::new(Mutex::new(sender_clock)),
             counters: Mutex::default(),
+            ice_restarts: AtomicU32::new(0),
         });
         *lock(&shared.peer) = Some(PeerPlace { slot, shared: peer });
         shared.send(Outbound::Message(
@@ -502,6 +506,13 @@ async fn finish(shared: Arc<CallShared>, end: CallEnd) {
     let session = lock(&shared.session).clone();
     let patience = if end == CallEnd::Shutdown { SHORT_PATIENCE } else { PATIENCE };
     if let Some(session) = session {
+        let peer = lock(&shared.peer).as_ref().map(|peer| Arc::clone(&peer.shared));
+        if let Some(peer) = peer {
+            for track in peer.tracks() {
+                let files = lock(&track.shared.finished).files.clone();
+                clock_fit::recompute(&session, &peer.sender_clock, &files);
+            }
+        }
         let at_s = session.now_s();
         let participant = caller_id();
         session.tell(event(at_s, EventKind::Left, Some(&participant), None));
@@ -520,6 +531,7 @@ async fn finish(shared: Arc<CallShared>, end: CallEnd) {
         };
         shared.send(Outbound::Message(recording_saved(saved), patience));
         world.board.happened(world.clock.utc_micros(), Severity::Info, saved_text(&shared, saved));
+        world.sessions.finished(session.folder());
     }
     world.live_calls.remove(shared.room.clone(), shared.call_id.clone()).await;
     Totals::count(&world.board.totals.calls_ended);

@@ -1,9 +1,12 @@
 //! From a sender's clock to a segment's clock map.
 
-use recorder_core::manifest::{ClockFit, ClockMethod, ClockPoint, Ppm, Seconds};
-use recorder_core::timeline::ClockMethod as Method;
+use std::sync::Mutex;
+
+use recorder_core::manifest::{ClockFit, ClockMethod, ClockPoint, Ppm, Record, Seconds};
+use recorder_core::timeline::{ClockMethod as Method, SenderClock};
 
 use crate::segment::SegmentOrder;
+use crate::session::SessionHandle;
 use crate::supervise::lock;
 
 pub(crate) struct Fit {
@@ -12,12 +15,61 @@ pub(crate) struct Fit {
     pub(crate) clock: ClockFit,
 }
 
+/// A file that is closed: what its clock map is computed from, again when its session ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClosedFile {
+    pub file: String,
+    pub ssrc: u32,
+    /// Unwrapped RTP time of its first block.
+    pub first_rtp: i64,
+    /// Seconds of media from the first block to the end of the last.
+    pub span_s: f64,
+}
+
+/// Computes the clock maps of closed files anew, by all evidence of the whole session: a short file may have been closed
+/// before its stream's first sender report came.
+pub(crate) fn recompute(session: &SessionHandle, sender_clock: &Mutex<SenderClock>, files: &[ClosedFile]) {
+    let manifest = session.manifest();
+    for closed in files {
+        let Some(segment) = manifest.segments().find(|segment| segment.file == closed.file) else { continue };
+        let fit = fit_on(session, sender_clock, closed.ssrc, closed.first_rtp, closed.span_s);
+        if fit.map == segment.clock_map && fit.clock == segment.clock {
+            continue;
+        }
+        let moved = fit.start_s.as_f64() - segment.start_s.as_f64();
+        let mut newer = segment.clone();
+        newer.start_s = fit.start_s;
+        newer.clock_map = fit.map;
+        newer.clock = fit.clock;
+        newer.end_s = newer.session_time(Seconds::new(closed.span_s));
+        let shift = |at: &mut Seconds| *at = Seconds::new(at.as_f64() + moved);
+        for gap in &mut newer.gaps {
+            shift(&mut gap.from_s);
+            shift(&mut gap.to_s);
+        }
+        if let Some(video) = &mut newer.video {
+            video.resolutions.iter_mut().for_each(|size| shift(&mut size.at_s));
+            video.rotations.iter_mut().for_each(|rotation| shift(&mut rotation.at_s));
+        }
+        session.tell(Record::SegmentClosed { file: closed.file.clone(), segment: Box::new(newer) });
+    }
+}
+
 /// The clock map of a file that begins at `first_rtp` (unwrapped) and spans `span_s` seconds of media, by all evidence
 /// there is now.
 pub(crate) fn fit(order: &SegmentOrder, first_rtp: i64, span_s: f64) -> Fit {
-    let info = &order.ring.info;
-    let origin = order.session.clock();
-    let estimate = lock(&order.sender_clock).estimate(info.ssrc, first_rtp, span_s, origin.epoch_boot_time());
+    fit_on(&order.session, &order.sender_clock, order.ring.info.ssrc, first_rtp, span_s)
+}
+
+fn fit_on(
+    session: &SessionHandle,
+    sender_clock: &Mutex<SenderClock>,
+    ssrc: u32,
+    first_rtp: i64,
+    span_s: f64,
+) -> Fit {
+    let origin = session.clock().epoch_boot_time();
+    let estimate = lock(sender_clock).estimate(ssrc, first_rtp, span_s, origin);
     let map: Vec<_> = estimate
         .points
         .iter()

@@ -2,6 +2,7 @@
 //! written, and starts, stops or replaces writers as `plan::diff` names them: no more.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
@@ -60,6 +61,8 @@ pub struct PeerShared {
     pub sender_clock: Arc<Mutex<SenderClock>>,
     /// Tracks given an id so far, per source.
     pub counters: Mutex<BTreeMap<&'static str, u32>>,
+    /// ICE restarts that stand in the journal.
+    pub ice_restarts: AtomicU32,
 }
 
 impl PeerShared {
@@ -95,6 +98,13 @@ impl PeerActor {
         }
         *lock(&shared.plan) = next.clone();
         self.tell_causes(&next, &facts);
+        if let Some(round_trip) = facts.round_trip {
+            lock(&shared.sender_clock).observe_round_trip(round_trip.as_nanos() as u64);
+        }
+        if shared.ice_restarts.swap(facts.ice_restarts, Ordering::Relaxed) < facts.ice_restarts {
+            let at_s = shared.session.now_s();
+            shared.session.tell(event(at_s, EventKind::IceRestarted, Some(&shared.participant), None));
+        }
         self.keep_writers_running();
         if wanted.stop && shared.is_idle() {
             context.stop();

@@ -1,5 +1,6 @@
 //! The traits through which the tree acts on the world. The daemon implements them; tests bring fakes.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -243,4 +244,7 @@ pub struct SessionOrder {
 pub trait SessionFactory: Send + Sync + 'static {
     /// Resolves when the session's folder is there.
     fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>>;
+
+    /// A session's files and manifest are final; what may be done about them in all calm is done from now on.
+    fn finished(&self, folder: &Path);
 }

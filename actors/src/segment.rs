@@ -11,6 +11,7 @@ use recorder_core::time::BootTime;
 use recorder_core::timeline::SenderClock;
 use tokio::sync::watch;
 
+pub use crate::clock_fit::ClosedFile;
 use crate::ring::TrackRing;
 use crate::session::SessionHandle;
 
@@ -60,6 +61,8 @@ pub struct SegmentFacts {
     pub ledger: Ledger,
     pub bits_per_second: u64,
     pub last_frame: Option<BootTime>,
+    /// Files of this order that are closed.
+    pub closed: Vec<ClosedFile>,
 }
 
 /// What the writer tells the pump while it runs. Levels, not edges.

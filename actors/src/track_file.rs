@@ -21,7 +21,7 @@ use crate::clock_fit;
 use crate::lane::LaneFile;
 use crate::observe::Totals;
 use crate::pump::PumpWorld;
-use crate::segment::{SegmentControl, SegmentFacts, SegmentOrder, SegmentPhase};
+use crate::segment::{ClosedFile, SegmentControl, SegmentFacts, SegmentOrder, SegmentPhase};
 use crate::supervise::lock;
 use crate::testing::{Point, visit};
 
@@ -33,6 +33,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 const MOST_PER_TURN: usize = 2048;
 /// Pauses from this length on are listed as gaps (session manifest, "gaps").
 const GAP_S: f64 = 1.0;
+/// Files that one order may open.
+const MOST_FILES: u32 = 1_000;
 /// Gaps, resolutions and rotations one file may list.
 const MOST_LISTED: usize = 10_000;
 
@@ -227,6 +229,11 @@ impl Recording {
         }
         self.need_key = false;
         if self.file.is_none() {
+            if self.facts.files >= MOST_FILES {
+                // A sender that changes its format with every key frame must not fill the folder with files.
+                self.reject(frame.packets, Reason::OtherLayer);
+                return;
+            }
             self.open_file(world, &frame);
         }
         self.write(&frame);
@@ -377,7 +384,7 @@ impl Recording {
         self.close_file(world, ledger);
         self.because = match change {
             FormatChange::ParameterSets => OpenedBecause::ParameterSetsChanged,
-            FormatChange::RtpClock => OpenedBecause::NewSsrc,
+            FormatChange::RtpClock => OpenedBecause::Reconnected,
         };
         self.need_key = self.order.ring.info.kind == MediaKind::Video;
     }
@@ -433,6 +440,12 @@ impl Recording {
         segment.is_final = true;
         self.count_ledger(world, &ledger);
         self.add_before(&ledger, finished.frames, finished.length, segment.media_seconds.as_f64());
+        self.facts.closed.push(ClosedFile {
+            file: segment.file.clone(),
+            ssrc: self.order.ring.info.ssrc,
+            first_rtp: file.first_rtp,
+            span_s,
+        });
         let state = Arc::clone(file.lane.state());
         file.lane.finish(finished.patches.into_iter().map(|patch| (patch.offset, patch.bytes)).collect());
         self.closing.push(ClosingFile { lane: state, segment: file.segment });

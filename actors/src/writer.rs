@@ -12,7 +12,7 @@ use recorder_core::manifest::{GapCause, OpenedBecause};
 use recorder_core::timeline::SenderClock;
 
 use crate::ring::TrackRing;
-use crate::segment::{SegmentHandle, SegmentOrder, SegmentPhase, TrackNames};
+use crate::segment::{ClosedFile, SegmentHandle, SegmentOrder, SegmentPhase, TrackNames};
 use crate::session::SessionHandle;
 use crate::supervise::{Link, Nudge, Slot, lock, tick_every_second};
 use crate::testing::{Point, visit};
@@ -43,6 +43,8 @@ pub struct Finished {
     pub recovered: u64,
     pub lost: u64,
     pub dropped_by_us: u64,
+    /// For the last computation of their clock maps.
+    pub files: Vec<ClosedFile>,
 }
 
 /// A writer's slot content: outlives the actor, belongs to the PeerActor.
@@ -81,6 +83,7 @@ impl WriterShared {
         sum.recovered += facts.ledger.recovered;
         sum.lost += facts.ledger.lost;
         sum.dropped_by_us += facts.ledger.dropped_by_us;
+        sum.files.extend(facts.closed.iter().cloned());
     }
 }
 

@@ -119,6 +119,19 @@ pub fn take_folder(directory: &Path) -> Result<FolderLock, DiskError> {
     Ok(FolderLock(lock))
 }
 
+/// A folder in which a recorder records now, `directory` itself or one above it; whoever repairs must keep off.
+pub fn in_use(directory: &Path) -> Option<PathBuf> {
+    let directory = directory.canonicalize().ok()?;
+    directory
+        .ancestors()
+        .take(3)
+        .find(|folder| {
+            let lock = OpenOptions::new().write(true).open(folder.join(LOCK_FILE));
+            lock.is_ok_and(|lock| Flock::lock(lock, FlockArg::LockExclusiveNonblock).is_err())
+        })
+        .map(Path::to_path_buf)
+}
+
 /// What the free space allows, with a little more asked for coming back than for going on.
 pub fn disk_level(free: u64, reserve: u64, before: DiskLevel) -> DiskLevel {
     let level_at = |free: f64| {
@@ -252,6 +265,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let _held = take_folder(folder.path()).unwrap();
         assert!(matches!(take_folder(folder.path()), Err(DiskError::Locked { .. })));
+    }
+
+    #[test]
+    fn a_folder_being_recorded_into_is_known_from_below_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let session = folder.path().join("room/session");
+        fs::create_dir_all(&session).unwrap();
+        assert_eq!(in_use(&session), None);
+        let _held = take_folder(folder.path()).unwrap();
+        assert_eq!(in_use(&session), folder.path().canonicalize().ok());
+        assert_eq!(in_use(folder.path()), folder.path().canonicalize().ok());
     }
 
     #[test]

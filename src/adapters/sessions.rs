@@ -12,6 +12,7 @@ use recorder_core::ids::SessionId;
 use recorder_core::manifest::{CallKind, RecorderInfo, Room};
 use sha2::{Digest, Sha256};
 
+use super::recovery::{Pace, hash_session};
 use super::session_store::FsSessionStore;
 
 /// Sessions of 1:1 calls, each in a folder of its own.
@@ -22,6 +23,7 @@ pub struct Sessions {
     boot_id: String,
     /// Sessions that a restart cut off, by room: the next call there continues them.
     cut_off: Mutex<HashMap<String, SessionId>>,
+    hasher: Hasher,
 }
 
 impl Sessions {
@@ -32,7 +34,45 @@ impl Sessions {
             settings: SessionSettings::default(),
             boot_id: boot_id(),
             cut_off: Mutex::new(cut_off),
+            hasher: Hasher::start(),
         }
+    }
+}
+
+/// Computes checksums of finished sessions, slowly, on a thread of its own. Bound: [`MOST_TO_HASH`] sessions; one that
+/// finds no room gets no checksums.
+struct Hasher {
+    folders: std::sync::mpsc::SyncSender<PathBuf>,
+    pace: Arc<Pace>,
+}
+
+/// Sessions that may wait for their checksums.
+const MOST_TO_HASH: usize = 1024;
+/// Bytes of recordings read in a second for checksums.
+const HASH_RATE: u64 = 32 << 20;
+
+impl Hasher {
+    fn start() -> Self {
+        let (folders, waiting) = std::sync::mpsc::sync_channel::<PathBuf>(MOST_TO_HASH);
+        let pace = Arc::new(Pace::new(HASH_RATE));
+        let kept = Arc::clone(&pace);
+        let spawned = std::thread::Builder::new().name("checksums".into()).spawn(move || {
+            for folder in waiting {
+                if let Err(error) = hash_session(&folder, &kept) {
+                    tracing::warn!(folder = %folder.display(), %error, "a session has no checksums");
+                }
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "sessions will have no checksums");
+        }
+        Self { folders, pace }
+    }
+}
+
+impl Drop for Hasher {
+    fn drop(&mut self) {
+        self.pace.stop();
     }
 }
 
@@ -47,6 +87,12 @@ pub fn recorder_info() -> RecorderInfo {
 }
 
 impl SessionFactory for Sessions {
+    fn finished(&self, folder: &Path) {
+        if self.hasher.folders.try_send(self.recordings.join(folder)).is_err() {
+            tracing::warn!(folder = %folder.display(), "too many sessions wait for their checksums");
+        }
+    }
+
     fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>> {
         let continues =
             self.cut_off.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.room_id);

@@ -14,6 +14,9 @@ use crate::cli::{self, exit};
 /// Opus packets in a second.
 const AUDIO_PACKETS: u32 = 50;
 
+/// The comparison's other side, from the root of the repository.
+const AIORTC: &str = "tests/compare/aiortc_recorder.py";
+
 /// Runs what the command line asks for. Call it on an actix system.
 pub async fn command(options: &cli::Bench) -> u8 {
     match perform(options).await {
@@ -47,9 +50,16 @@ async fn perform(options: &cli::Bench) -> Result<bool, BenchError> {
     let mut first_call = 0;
     for calls in &options.calls {
         let round = round_options(options, *calls)?;
-        if options.compare {
+        if options.compare || options.against.is_some() {
             let program = round.program.clone();
-            let other = || Ok(Arc::new(HelperTarget::wrapper(&program)?) as Arc<dyn BenchTarget>);
+            let other_files = folder.path().join("other").display().to_string();
+            let other = || {
+                let target = match &options.against {
+                    Some(python) => HelperTarget::program(python, &[AIORTC, &other_files])?,
+                    None => HelperTarget::wrapper(&program)?,
+                };
+                Ok(Arc::new(target) as Arc<dyn BenchTarget>)
+            };
             let comparison = compare(&round, Arc::clone(&ours), first_call, TIMES, other).await?;
             good &= comparison.problems.is_empty();
             say(&comparison);

@@ -164,7 +164,6 @@ impl MediaPlane for FakeMedia {
 
 pub struct FakeSegment {
     pub mid: Mid,
-    pub stream: StreamId,
     pub because: String,
     pub control: Arc<SegmentControl>,
     told: watch::Sender<Arc<SegmentFacts>>,
@@ -210,7 +209,6 @@ impl SegmentPlane for FakeSegments {
         let control = Arc::new(SegmentControl::default());
         let segment = Arc::new(FakeSegment {
             mid: order.mid.clone(),
-            stream: order.ring.info.id,
             because: serde_json::to_value(order.opened_because).unwrap().as_str().unwrap().to_owned(),
             control: Arc::clone(&control),
             told,
@@ -320,6 +318,8 @@ impl SessionStore for MemoryStore {
 }
 
 impl SessionFactory for FakeSessions {
+    fn finished(&self, _: &std::path::Path) {}
+
     fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>> {
         let start = SessionStart {
             session_id: SessionId::new("s1"),
