@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, before, beforeEach, describe, test } from 'node:test';
 
 import { assertRight, countsAfter, seconds } from './expect.mjs';
 import { badOffers, candidateBatches, hostileIds, offerOf } from './invites.mjs';
@@ -28,6 +28,7 @@ describe('bad input', () => {
       async () => (await raw.members(room)).get(world.recorderId) === 'join',
     );
   });
+  beforeEach(() => world.recorder.ensure());
   after(() => leave());
 
   const invite = (call_id, offer, more = {}) =>

@@ -1,7 +1,7 @@
 // Keys that come late, servers that refuse for a while, and callers behind a relay.
 
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { after, before, beforeEach, describe, test } from 'node:test';
 
 import { assertRight, seconds } from './expect.mjs';
 import { leave, until } from './processes.mjs';
@@ -13,6 +13,7 @@ describe('the way to the recorder', () => {
   before(async () => {
     world = await World.start({ proxied: true, turn: true });
   });
+  beforeEach(() => world.recorder.ensure());
   after(() => leave());
 
   test('an invite whose room key comes late is answered when the key is there', async () => {

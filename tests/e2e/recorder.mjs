@@ -84,6 +84,11 @@ export class Recorder {
     return performance.now() - begun;
   }
 
+  /** Starts it if a test before left it ended. */
+  async ensure() {
+    if (!this.child.alive) await this.start();
+  }
+
   async ready(timeoutMs = 30_000) {
     await until(
       'the recorder to be ready',

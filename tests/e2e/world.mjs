@@ -133,11 +133,9 @@ export class World {
     return { ...session, finalMs, hungUpAt };
   }
 
-  /** The oracle's judgement; `before` leaves out of the log what was sent later (UTC ms). */
-  async judge(directory, { before = Infinity, ...options } = {}) {
-    const truth = await readTruth(this.truthFile);
-    truth.frames = truth.frames.filter(({ at }) => at <= before);
-    return judgeSession(directory, truth, options);
+  /** The oracle's judgement; options as in session.mjs of the oracle. */
+  async judge(directory, options) {
+    return judgeSession(directory, await readTruth(this.truthFile), options);
   }
 
   /** Messages of the recorder in a room as `caller` reads them, once one passes `test`. */

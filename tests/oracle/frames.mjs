@@ -85,8 +85,9 @@ export function findStream(packets, streams) {
 /**
  * What of one stream is in none of its files: frames before the first written one, within, and after the last.
  * `layers` are the results of `layOver` for its files. `twice` holds frames that are in two places.
+ * What was sent after `endedAt` (UTC ms) could not be recorded and is not missing at the end.
  */
-export function missingOf(stream, layers) {
+export function missingOf(stream, layers, endedAt = Infinity) {
   const written = new Map();
   const twice = [];
   for (const { matched } of layers) {
@@ -102,12 +103,14 @@ export function missingOf(stream, layers) {
   const inside = [];
   for (let at = first; at <= last; at += 1) if (!written.has(at)) inside.push(at);
   const { frames } = stream;
+  let end = frames.length - 1;
+  while (end > last && frames[end].at > endedAt) end -= 1;
   return {
     twice,
     inside,
     leading: first,
-    trailing: frames.length - 1 - last,
+    trailing: end - last,
     leadingMs: frames[first].ms - frames[0].ms,
-    trailingMs: frames.at(-1).ms - frames[last].ms,
+    trailingMs: frames[end].ms - frames[last].ms,
   };
 }

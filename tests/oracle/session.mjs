@@ -24,6 +24,8 @@ export const defaults = {
   /** Sent before the connection stood, or after the recorder had ended the call. */
   leadingMs: 500,
   trailingMs: 500,
+  /** When the recorder ended, UTC ms, if before the sender did. */
+  endedAt: Infinity,
   /** Judge tone, beeps and flashes. */
   content: true,
   /** The sender's seconds are true (not so where a browser has only a pretended sound card). */
@@ -45,15 +47,16 @@ async function sha256Of(file) {
   return hash.digest('hex');
 }
 
-async function judgeFile(directory, track, segment, options) {
+async function judgeFile(directory, track, segment, repaired, options) {
   const file = path.join(directory, segment.file);
   const problems = [];
   const said = await probe.packets(file);
   if (said.codec !== segment.codec) problems.push(`holds ${said.codec}, the manifest says ${segment.codec}`);
   if (said.streams.length !== 1) problems.push(`${said.streams.length} streams in one file`);
   if (said.packets.length === 0) return { said, problems: [...problems, 'no frames'] };
-  if (said.packets.length !== segment.frames)
-    problems.push(`${said.packets.length} frames, the manifest says ${segment.frames}`);
+  // A repair reads no more than cluster headers: what the last seconds before a kill held is in the file, not counted.
+  const counted = repaired ? said.packets.length >= segment.frames : said.packets.length === segment.frames;
+  if (!counted) problems.push(`${said.packets.length} frames, the manifest says ${segment.frames}`);
   if (said.packets[0].ms !== 0) problems.push(`the first block is at ${said.packets[0].ms} ms`);
   if (track.kind === 'video' && !said.packets[0].key) problems.push('does not begin with a key frame');
   const span = said.packets.at(-1).ms / 1000;
@@ -65,7 +68,8 @@ async function judgeFile(directory, track, segment, options) {
   problems.push(...clock);
   if (clock.length === 0) {
     const end = sessionTime(segment.clock_map, span);
-    if (Math.abs(segment.end_s - end) > 0.3) problems.push(`end_s ${segment.end_s}, the clock map says ${end}`);
+    if (Math.abs(segment.end_s - end) > 0.3)
+      problems.push(`end_s ${segment.end_s}, the clock map says ${end}`);
   }
   problems.push(...ledgerProblems(segment.ledger, options));
   if (segment.sha256 && segment.sha256 !== (await sha256Of(file))) problems.push('sha256 is another');
@@ -153,6 +157,7 @@ export async function judgeSession(directory, truth, given = {}) {
 
   const streams = truth ? streamsOf(truth.frames, manifest.call_id) : [];
   const epoch = Date.parse(manifest.epoch.replace(/(\.\d{3})\d*/, '$1')) / 1000;
+  const repaired = new Set(manifest.recoveries.flatMap(({ repaired: names }) => names));
   const used = new Map();
   const rows = [];
   const people = [];
@@ -170,7 +175,7 @@ export async function judgeSession(directory, truth, given = {}) {
         problems.push(...nameProblems(segment.file, participant.id, track.source, segment.codec));
         let judged;
         try {
-          judged = await judgeFile(directory, track, segment, options);
+          judged = await judgeFile(directory, track, segment, repaired.has(segment.file), options);
         } catch (error) {
           add([`cannot be read: ${error.message.split('\n')[0]}`]);
           continue;
@@ -243,6 +248,7 @@ export async function judgeSession(directory, truth, given = {}) {
     const missing = missingOf(
       stream,
       layers.map(({ layer }) => layer),
+      options.endedAt,
     );
     const explained = layers.reduce((sum, { ledger }) => sum + explainedByLedger(ledger), 0);
     const name = `${stream.user_id} ${stream.codec} ${stream.ssrc}`;
