@@ -19,7 +19,9 @@ use crate::adapters::clock::SystemClock;
 use crate::adapters::disk::{self, DiskError};
 use crate::adapters::legacy_call::{self, MatrixSignalling};
 use crate::adapters::live_calls::LiveCallFile;
-use crate::adapters::matrix::{AccountError, AccountSettings, AllowList, ErrorClass, Greeting, MatrixAccount};
+use crate::adapters::matrix::{
+    AccountError, AccountSettings, AllowList, ErrorClass, Greeting, MatrixAccount,
+};
 use crate::adapters::media::MediaSettings;
 use crate::adapters::recovery;
 use crate::adapters::sessions::boot_id;
@@ -94,8 +96,14 @@ pub async fn run(
     let page = web::serve(WebSettings::from_settings(&settings)?, Arc::clone(&board), Arc::clone(&clock))?;
     tracing::info!(address = %page.address, "status page");
     let cut_off = recover(&directory, &clock, &board).await;
-    let path =
-        RecordingPath::start(&directory, settings.recordings.reserve.0, media_settings(&settings), Arc::clone(&board), lock, cut_off)?;
+    let path = RecordingPath::start(
+        &directory,
+        settings.recordings.reserve.0,
+        media_settings(&settings),
+        Arc::clone(&board),
+        lock,
+        cut_off,
+    )?;
     for address in path.media.bound() {
         tracing::info!(%address, "media port");
     }
@@ -104,7 +112,8 @@ pub async fn run(
     let hello = greeting(&settings.matrix.user);
     let hello = Greeting { plain: hello.plain, html: hello.html };
     let (account, deliveries) =
-        Box::pin(MatrixAccount::connect(&account_settings, Arc::clone(&clock), Arc::clone(&board), hello)).await?;
+        Box::pin(MatrixAccount::connect(&account_settings, Arc::clone(&clock), Arc::clone(&board), hello))
+            .await?;
     tracing::info!(user = %account.user_id(), device = %account.device_id(), "logged in");
 
     let (live_calls, left) = LiveCallFile::open(&account_settings.state_dir);
@@ -188,7 +197,12 @@ impl Tree {
         let slot =
             Slot::new(&world, &root, "supervisor".to_owned(), ActorKind::Supervisor, account.user_id());
         start_supervisor(&slot, &shared);
-        actix::spawn(legacy_call::feed(account.clone(), deliveries, Arc::clone(&slot), settings.matrix.clone()));
+        actix::spawn(legacy_call::feed(
+            account.clone(),
+            deliveries,
+            Arc::clone(&slot),
+            settings.matrix.clone(),
+        ));
         if !left.is_empty() {
             actix::spawn(legacy_call::say_farewell(account.clone(), left.to_vec()));
         }

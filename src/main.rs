@@ -131,7 +131,9 @@ fn system() -> actix::SystemRunner {
 
 /// The service manager's variables, which are not settings.
 fn environment_all() -> Vec<(String, String)> {
-    std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 fn repair(directory: &std::path::Path) -> u8 {

@@ -67,9 +67,13 @@ impl RecordingPath {
     ) -> Result<Self, RecordingError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let media = Arc::new(MediaLoop::start(media)?);
-        let lanes =
-            LanePool::start(Arc::clone(&storage), Arc::clone(&clock), Arc::clone(&board), LaneSettings::default())
-                .map_err(RecordingError::Thread)?;
+        let lanes = LanePool::start(
+            Arc::clone(&storage),
+            Arc::clone(&clock),
+            Arc::clone(&board),
+            LaneSettings::default(),
+        )
+        .map_err(RecordingError::Thread)?;
         let pumps = PumpPool::start(
             Arc::clone(&clock),
             Arc::clone(&media) as _,
@@ -78,8 +82,9 @@ impl RecordingPath {
             concat!("matrix-call-recorder ", env!("CARGO_PKG_VERSION")).to_owned(),
         )
         .map_err(RecordingError::Thread)?;
-        let disk = disk::watch_disk(storage, Arc::clone(&lanes), Arc::clone(&board), Arc::clone(&clock), reserve)
-            .map_err(RecordingError::Thread)?;
+        let disk =
+            disk::watch_disk(storage, Arc::clone(&lanes), Arc::clone(&board), Arc::clone(&clock), reserve)
+                .map_err(RecordingError::Thread)?;
         let sessions = Arc::new(Sessions::new(directory, Arc::clone(&clock), cut_off));
         Ok(Self { clock, board, media, lanes, pumps, sessions, disk, _lock: lock })
     }

@@ -4,195 +4,40 @@
 //! with the machine's last good snapshot, the same connection, the same session and the same running peers. What it is
 //! told lies in a bounded inbox there; a panic drops the one input that was being handled.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+mod finish;
+mod slot;
+
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 use recorder_core::call::{
-    Announcement, CallAction, CallEnd, CallFact, CallPhase, CallSignal, ConnectionLevel, OneToOne, Outgoing, Saved,
-    Version, recording_begun, recording_saved,
+    CallAction, CallEnd, CallFact, CallPhase, ConnectionLevel, OneToOne, Version, recording_begun,
 };
-use recorder_core::ids::{CallKey, ConnectionId, ParticipantId};
-use recorder_core::manifest::{EndReason, EventKind, LeaveReason, Record};
+use recorder_core::ids::ParticipantId;
+use recorder_core::manifest::{EventKind, Record};
 use recorder_core::time::BootTime;
 use recorder_core::timeline::SenderClock;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use crate::clock_fit;
+use self::finish::finish;
+pub use self::slot::{CallInput, CallShared};
+use self::slot::{Ending, Outbound, PeerPlace};
 use crate::journal::event;
 use crate::observe::{ActorKind, Severity, Totals};
 use crate::peer::{PeerActor, PeerShared, Wanted};
-use crate::ports::{ConnectionFacts, ConnectionState, DiskLevel, LiveCall, MediaError, RoomFacts, SessionOrder};
-use crate::session::{SessionEnd, SessionHandle};
-use crate::supervise::{Check, Link, Nudge, Slot, lock, tick_every_second};
+use crate::ports::{ConnectionFacts, ConnectionState, LiveCall, SessionOrder};
+use crate::session::SessionHandle;
+use crate::supervise::{Check, Nudge, Slot, lock, tick_every_second};
 use crate::testing::{Point, visit};
-use crate::world::World;
 
-/// Inputs that may wait for a CallActor; later ones are dropped and counted.
-const MOST_INPUTS: usize = 256;
-/// Events that may wait to be sent into the room; later ones are dropped and counted.
-const MOST_OUTGOING: usize = 64;
 /// How long an event may be tried.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Within a shutdown.
 const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long files may take to close before the session is finished without them.
 const CLOSING_LIMIT: Duration = Duration::from_secs(30);
-/// How long journal and manifest may take at the end.
-const FINISH_LIMIT: Duration = Duration::from_secs(30);
-
-/// What a CallActor is told.
-#[derive(Debug)]
-pub enum CallInput {
-    Signal(Box<CallSignal>),
-    Opened(Result<String, MediaError>),
-    Renegotiated(Result<String, MediaError>),
-    UserLeft(String),
-    RoomUpgraded,
-    Stop(CallEnd),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Ending {
-    end: CallEnd,
-    since: BootTime,
-}
-
-struct PeerPlace {
-    slot: Arc<Slot<PeerActor>>,
-    shared: Arc<PeerShared>,
-}
-
-/// For the room, in order.
-enum Outbound {
-    Event(Outgoing, Duration),
-    Message(Announcement, Duration),
-}
-
-/// A call's slot content: outlives the actor, belongs to the SupervisorActor.
-pub struct CallShared {
-    pub world: Arc<World>,
-    pub key: CallKey,
-    pub room: String,
-    pub caller: String,
-    pub call_id: String,
-    pub link: Arc<Link>,
-    pub parent: Arc<Link>,
-    pub started_utc_micros: i64,
-    inbox: Mutex<VecDeque<CallInput>>,
-    machine: Mutex<OneToOne>,
-    /// Actions of the machine's birth, performed by the first generation.
-    first_actions: Mutex<Vec<CallAction>>,
-    connection_id: ConnectionId,
-    connection: Mutex<Option<watch::Receiver<Arc<ConnectionFacts>>>>,
-    want_session: AtomicBool,
-    opening_session: AtomicBool,
-    session: Mutex<Option<SessionHandle>>,
-    session_failed: AtomicBool,
-    peer: Mutex<Option<PeerPlace>>,
-    room_facts: Mutex<RoomFacts>,
-    caller_name: Mutex<String>,
-    outbox: mpsc::Sender<Outbound>,
-    ending: Mutex<Option<Ending>>,
-    finishing: AtomicBool,
-    done: AtomicBool,
-}
-
-impl CallShared {
-    /// Takes an invite. Needs a tokio runtime: the outbox is a task.
-    pub fn new(world: &Arc<World>, parent: &Arc<Link>, key: CallKey, invite: &CallSignal) -> Arc<Self> {
-        let (machine, actions) = OneToOne::new(key, invite, &world.settings.user, &world.settings.device);
-        let (outbox, queue) = mpsc::channel(MOST_OUTGOING);
-        actix::spawn(send_in_order(Arc::clone(world), invite.room.clone(), queue));
-        Arc::new(Self {
-            world: Arc::clone(world),
-            key,
-            room: invite.room.clone(),
-            caller: invite.sender.clone(),
-            call_id: invite.call_id.clone(),
-            link: Arc::default(),
-            parent: Arc::clone(parent),
-            started_utc_micros: world.clock.utc_micros(),
-            inbox: Mutex::default(),
-            machine: Mutex::new(machine),
-            first_actions: Mutex::new(actions),
-            connection_id: world.numbers.connection(),
-            connection: Mutex::default(),
-            want_session: AtomicBool::new(false),
-            opening_session: AtomicBool::new(false),
-            session: Mutex::default(),
-            session_failed: AtomicBool::new(false),
-            peer: Mutex::default(),
-            room_facts: Mutex::default(),
-            caller_name: Mutex::new(invite.sender.clone()),
-            outbox,
-            ending: Mutex::default(),
-            finishing: AtomicBool::new(false),
-            done: AtomicBool::new(false),
-        })
-    }
-
-    /// Puts an input in the inbox and wakes the actor, whichever value it is by then.
-    pub fn tell(&self, input: CallInput) {
-        {
-            let mut inbox = lock(&self.inbox);
-            if inbox.len() == MOST_INPUTS {
-                Totals::count(&self.world.board.totals.signals_ignored);
-                return;
-            }
-            inbox.push_back(input);
-        }
-        self.link.nudge();
-    }
-
-    /// Nothing is left to do.
-    pub fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
-    }
-
-    /// The actor was given up: end what it held, without it.
-    pub fn abandon(&self) {
-        self.world.media.close(self.connection_id);
-        if let Some(peer) = lock(&self.peer).take() {
-            lock(&peer.shared.wanted).stop = true;
-            peer.slot.nudge();
-        }
-        let session = lock(&self.session).take();
-        if let Some(session) = session {
-            actix::spawn(async move {
-                let end = SessionEnd { reason: EndReason::Failed, stopped_by: None, state: recorder_core::manifest::SessionState::Failed };
-                let _ = tokio::time::timeout(FINISH_LIMIT, session.finish(end)).await;
-            });
-        }
-        Totals::count(&self.world.board.totals.sessions_failed);
-        self.done.store(true, Ordering::Release);
-    }
-
-    fn send(&self, outbound: Outbound) {
-        if self.outbox.try_send(outbound).is_err() {
-            tracing::warn!(call = %self.key, "too many events wait for the homeserver, one is dropped");
-            Totals::count(&self.world.board.totals.signals_ignored);
-        }
-    }
-}
-
-/// Sends a call's events one after the other: an answer never overtakes another.
-async fn send_in_order(world: Arc<World>, room: String, mut queue: mpsc::Receiver<Outbound>) {
-    while let Some(outbound) = queue.recv().await {
-        let sent = match outbound {
-            Outbound::Event(event, patience) => {
-                world.signalling.send(room.clone(), event.event_type.to_owned(), event.content, patience).await
-            }
-            Outbound::Message(message, patience) => world.signalling.announce(room.clone(), message, patience).await,
-        };
-        if let Err(error) = sent {
-            tracing::warn!(%room, %error, "an event could not be sent");
-            world.board.happened(world.clock.utc_micros(), Severity::Warning, format!("Not sent: {error}"));
-        }
-    }
-}
 
 pub struct CallActor {
     shared: Arc<CallShared>,
@@ -265,7 +110,9 @@ impl CallActor {
                         shared.tell(CallInput::Renegotiated(answer));
                     });
                 }
-                CallAction::AddCandidates(list) => shared.world.media.add_candidates(shared.connection_id, list),
+                CallAction::AddCandidates(list) => {
+                    shared.world.media.add_candidates(shared.connection_id, list)
+                }
                 CallAction::Send(event) => {
                     if event.event_type == "m.call.answer" {
                         Totals::count(&shared.world.board.totals.calls_answered);
@@ -316,7 +163,9 @@ impl CallActor {
             // While the caller's client connects: what the session will want to know.
             let room = world.signalling.room(shared.room.clone()).await;
             *lock(&shared.room_facts) = room;
-            if let Some(name) = world.signalling.display_name(shared.room.clone(), shared.caller.clone()).await {
+            if let Some(name) =
+                world.signalling.display_name(shared.room.clone(), shared.caller.clone()).await
+            {
                 *lock(&shared.caller_name) = name;
             }
             shared.link.nudge();
@@ -395,11 +244,17 @@ impl CallActor {
         if lock(&shared.peer).is_none() {
             self.welcome(session, connection);
         }
-        let place = lock(&shared.peer).as_ref().map(|peer| (Arc::clone(&peer.slot), Arc::clone(&peer.shared)));
+        let place =
+            lock(&shared.peer).as_ref().map(|peer| (Arc::clone(&peer.slot), Arc::clone(&peer.shared)));
         let Some((slot, peer)) = place else { return };
         match slot.check(shared.world.clock.now()) {
             Check::RestartNow => {
-                peer.session.tell(event(peer.session.now_s(), EventKind::ChildRestarted, Some(&peer.participant), None));
+                peer.session.tell(event(
+                    peer.session.now_s(),
+                    EventKind::ChildRestarted,
+                    Some(&peer.participant),
+                    None,
+                ));
                 start_peer(&slot, &peer);
             }
             // It ended although files are open, or was never started.
@@ -464,8 +319,7 @@ impl CallActor {
         if shared.opening_session.load(Ordering::Acquire) {
             return;
         }
-        let closing_over =
-            shared.world.clock.now().saturating_since(ending.since) > CLOSING_LIMIT;
+        let closing_over = shared.world.clock.now().saturating_since(ending.since) > CLOSING_LIMIT;
         if let Some(peer) = &*lock(&shared.peer) {
             let told = std::mem::replace(&mut lock(&peer.shared.wanted).stop, true);
             if !told {
@@ -497,52 +351,14 @@ impl CallActor {
         let session = lock(&shared.session).clone();
         let room = lock(&shared.room_facts).clone();
         self.slot.rename(if room.name.is_empty() { &shared.room } else { &room.name });
-        shared.world.board.put_call(crate::snapshot::call(shared, state, &room, session.as_ref(), peer.as_deref()));
+        shared.world.board.put_call(crate::snapshot::call(
+            shared,
+            state,
+            &room,
+            session.as_ref(),
+            peer.as_deref(),
+        ));
     }
-}
-
-async fn finish(shared: Arc<CallShared>, end: CallEnd) {
-    let world = Arc::clone(&shared.world);
-    let session = lock(&shared.session).clone();
-    let patience = if end == CallEnd::Shutdown { SHORT_PATIENCE } else { PATIENCE };
-    if let Some(session) = session {
-        let peer = lock(&shared.peer).as_ref().map(|peer| Arc::clone(&peer.shared));
-        if let Some(peer) = peer {
-            for track in peer.tracks() {
-                let files = lock(&track.shared.finished).files.clone();
-                clock_fit::recompute(&session, &peer.sender_clock, &files);
-            }
-        }
-        let at_s = session.now_s();
-        let participant = caller_id();
-        session.tell(event(at_s, EventKind::Left, Some(&participant), None));
-        session.tell(Record::PresenceEnded { participant, at_s, reason: Some(leave_reason(end).into()) });
-        let end_of_session = SessionEnd::because(end_reason(end, *world.disk.borrow()));
-        let saved = match tokio::time::timeout(FINISH_LIMIT, session.finish(end_of_session)).await {
-            Ok(Ok(manifest)) => crate::snapshot::saved(&manifest),
-            Ok(Err(error)) => {
-                tracing::error!(call = %shared.key, %error, "the session could not be finished");
-                crate::snapshot::saved(&session.manifest())
-            }
-            Err(_) => {
-                tracing::error!(call = %shared.key, "the disk did not take the session's end in time");
-                crate::snapshot::saved(&session.manifest())
-            }
-        };
-        shared.send(Outbound::Message(recording_saved(saved), patience));
-        world.board.happened(world.clock.utc_micros(), Severity::Info, saved_text(&shared, saved));
-        world.sessions.finished(session.folder());
-    }
-    world.live_calls.remove(shared.room.clone(), shared.call_id.clone()).await;
-    Totals::count(&world.board.totals.calls_ended);
-    world.board.remove_call(shared.key);
-    shared.done.store(true, Ordering::Release);
-    shared.link.nudge();
-}
-
-fn saved_text(shared: &CallShared, saved: Saved) -> String {
-    let name = lock(&shared.caller_name).clone();
-    format!("The call of {name} ended: {} streams, {:.0} s, {} bytes", saved.streams, saved.duration_s, saved.bytes)
 }
 
 /// The one participant of a 1:1 call.
@@ -562,32 +378,6 @@ fn level(state: ConnectionState) -> ConnectionLevel {
         ConnectionState::Disconnected => ConnectionLevel::Disconnected,
         ConnectionState::Closed => ConnectionLevel::Closed,
         ConnectionState::Failed => ConnectionLevel::Failed,
-    }
-}
-
-fn end_reason(end: CallEnd, disk: DiskLevel) -> EndReason {
-    if disk == DiskLevel::AllStopped {
-        return EndReason::DiskFull;
-    }
-    match end {
-        CallEnd::Hangup | CallEnd::AnsweredElsewhere => EndReason::Hangup,
-        CallEnd::Left => EndReason::EveryoneLeft,
-        CallEnd::Removed => EndReason::Removed,
-        CallEnd::RoomUpgraded => EndReason::RoomUpgraded,
-        CallEnd::ConnectionLost => EndReason::ConnectionLost,
-        CallEnd::Shutdown => EndReason::Shutdown,
-        CallEnd::BadOffer | CallEnd::Failed => EndReason::Failed,
-    }
-}
-
-fn leave_reason(end: CallEnd) -> LeaveReason {
-    match end {
-        CallEnd::Hangup | CallEnd::AnsweredElsewhere => LeaveReason::Hangup,
-        CallEnd::Left => LeaveReason::Left,
-        CallEnd::ConnectionLost => LeaveReason::ConnectionLost,
-        CallEnd::Removed | CallEnd::RoomUpgraded | CallEnd::Shutdown | CallEnd::BadOffer | CallEnd::Failed => {
-            LeaveReason::SessionEnded
-        }
     }
 }
 

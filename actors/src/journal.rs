@@ -3,7 +3,12 @@
 use recorder_core::ids::{ParticipantId, TrackId};
 use recorder_core::manifest::{Event, EventKind, Record, Seconds};
 
-pub fn event(at_s: Seconds, kind: EventKind, participant: Option<&ParticipantId>, track: Option<&TrackId>) -> Record {
+pub fn event(
+    at_s: Seconds,
+    kind: EventKind,
+    participant: Option<&ParticipantId>,
+    track: Option<&TrackId>,
+) -> Record {
     Record::Event(Event {
         at_s,
         kind: kind.into(),

@@ -139,8 +139,11 @@ impl LanePool {
         let mut threads = Vec::new();
         for lane in 0..shared.queues.len() {
             let shared = Arc::clone(&shared);
-            threads
-                .push(std::thread::Builder::new().name(format!("lane-{lane}")).spawn(move || shared.run_lane(lane))?);
+            threads.push(
+                std::thread::Builder::new()
+                    .name(format!("lane-{lane}"))
+                    .spawn(move || shared.run_lane(lane))?,
+            );
         }
         let syncing = Arc::clone(&shared);
         threads.push(std::thread::Builder::new().name("sync".into()).spawn(move || syncing.run_sync())?);
@@ -150,8 +153,12 @@ impl LanePool {
     /// Opens a file. It is created by its lane, so that a stalled disk delays nobody; a failure shows in its state.
     pub fn create(&self, path: PathBuf) -> LaneFile {
         let lane = (self.next.fetch_add(1, Ordering::Relaxed) as usize) % self.shared.queues.len();
-        let entry =
-            Arc::new(Entry { path, open: Mutex::default(), dirty: AtomicBool::new(false), state: Arc::default() });
+        let entry = Arc::new(Entry {
+            path,
+            open: Mutex::default(),
+            dirty: AtomicBool::new(false),
+            state: Arc::default(),
+        });
         let file = LaneFile { shared: Arc::clone(&self.shared), lane, entry };
         file.push(Work::Create);
         file

@@ -127,7 +127,8 @@ impl PeerActor {
             }
             let said = source_of(media.kind, media.msid_stream.as_deref(), wanted.metadata.as_ref());
             // A file's name cannot follow a change of mind, so the first known purpose stays.
-            let source = known.map(|track| track.source).filter(|source| *source != Source::Unknown).unwrap_or(said);
+            let source =
+                known.map(|track| track.source).filter(|source| *source != Source::Unknown).unwrap_or(said);
             // A ring that has ended and is not empty still holds media for the segment that reads it.
             let sends = media.direction.sends() && stream.is_some_and(|ring| !ring.has_ended());
             let (run, pause) = match stream {
@@ -207,7 +208,13 @@ impl PeerActor {
             kind: plan.kind.into(),
         });
         let path = format!("{}/{id}", self.slot.path());
-        let slot = Slot::new(&shared.world, &shared.link, path, ActorKind::TrackWriter, plan.source.name().to_owned());
+        let slot = Slot::new(
+            &shared.world,
+            &shared.link,
+            path,
+            ActorKind::TrackWriter,
+            plan.source.name().to_owned(),
+        );
         let writer = Arc::new(WriterShared {
             world: Arc::clone(&shared.world),
             mid: mid.clone(),
@@ -342,7 +349,11 @@ impl PeerActor {
             Pause::Disk => {
                 self.tell(mid, EventKind::DiskLow);
                 let now = self.shared.world.clock.utc_micros();
-                let what = format!("{}'s {} stopped: the disk is nearly full", self.shared.display_name, source.name());
+                let what = format!(
+                    "{}'s {} stopped: the disk is nearly full",
+                    self.shared.display_name,
+                    source.name()
+                );
                 self.shared.world.board.happened(now, Severity::Warning, what);
             }
             Pause::SourceOff => {
@@ -387,7 +398,8 @@ fn find_ring(facts: &ConnectionFacts, mid: &Mid, run: &StreamPlan) -> Option<Arc
 
 /// As signalled (MSC3291). The flags of a screen share without an entry are not ours to guess.
 fn is_muted(media: &RemoteMedia, metadata: Option<&StreamMetadata>) -> bool {
-    let Some(note) = metadata.zip(media.msid_stream.as_ref()).and_then(|(map, stream)| map.get(stream)) else {
+    let Some(note) = metadata.zip(media.msid_stream.as_ref()).and_then(|(map, stream)| map.get(stream))
+    else {
         return false;
     };
     if note.purpose == Purpose::Other {

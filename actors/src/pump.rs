@@ -80,8 +80,12 @@ impl SegmentPlane for PumpPool {
     fn start(&self, order: SegmentOrder) -> SegmentHandle {
         let (told, facts) = watch::channel(Arc::new(SegmentFacts::default()));
         let control = Arc::new(SegmentControl::default());
-        let handle =
-            SegmentHandle { id: order.id, ring: Arc::clone(&order.ring), facts, control: Arc::clone(&control) };
+        let handle = SegmentHandle {
+            id: order.id,
+            ring: Arc::clone(&order.ring),
+            facts,
+            control: Arc::clone(&control),
+        };
         lock(&self.shared.inbox).orders.push(Recording::new(order, control, told));
         self.shared.wake.notify_all();
         handle

@@ -4,8 +4,8 @@
 //! packet is dropped and counted as `dropped_by_us`, so a stalled reader shows in the ledger instead of stalling the
 //! network thread.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 use recorder_core::ids::{ConnectionId, Mid, SegmentId, StreamId};

@@ -99,7 +99,13 @@ impl<A> Slot<A>
 where
     A: Actor<Context = Context<A>> + actix::Handler<Nudge>,
 {
-    pub fn new(world: &Arc<World>, parent: &Arc<Link>, path: String, kind: ActorKind, name: String) -> Arc<Self> {
+    pub fn new(
+        world: &Arc<World>,
+        parent: &Arc<Link>,
+        path: String,
+        kind: ActorKind,
+        name: String,
+    ) -> Arc<Self> {
         Arc::new(Self {
             path,
             kind,

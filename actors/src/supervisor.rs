@@ -98,7 +98,11 @@ impl SupervisorActor {
         let shared = Arc::clone(&self.shared);
         let now = shared.world.clock.now();
         shared.world.board.tree_heartbeat.store(now.as_nanos(), Ordering::Relaxed);
-        shared.world.board.media_heartbeat.store(shared.world.media.heartbeat().as_nanos(), Ordering::Relaxed);
+        shared
+            .world
+            .board
+            .media_heartbeat
+            .store(shared.world.media.heartbeat().as_nanos(), Ordering::Relaxed);
         let places: Vec<_> = lock(&shared.calls).iter().map(|(key, place)| (*key, place.clone())).collect();
         for (key, place) in places {
             if place.shared.is_done() {
@@ -197,7 +201,8 @@ impl SupervisorActor {
         tracing::info!(call = %key, caller = %invite.sender, room = %invite.room, "a call is answered");
         let shared = CallShared::new(&self.shared.world, &self.shared.link, key, invite);
         let path = format!("{}/{key}", self.slot.path());
-        let slot = Slot::new(&self.shared.world, &self.shared.link, path, ActorKind::Call, invite.room.clone());
+        let slot =
+            Slot::new(&self.shared.world, &self.shared.link, path, ActorKind::Call, invite.room.clone());
         let place = CallPlace { slot, shared };
         lock(&self.shared.calls).insert(key, place.clone());
         self.count_running();

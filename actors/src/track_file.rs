@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use recorder_core::ids::SegmentId;
 use recorder_core::manifest::{
-    AudioFormat, GapCause, Ledger, OpenedBecause, Record, Resolution, Rotation, Seconds, Segment, SegmentOpened,
-    SegmentProgress, VideoFormat,
+    AudioFormat, GapCause, Ledger, OpenedBecause, Record, Resolution, Rotation, Seconds, Segment,
+    SegmentOpened, SegmentProgress, VideoFormat,
 };
 use recorder_core::media::{Codec, MediaKind, RingItem};
 use recorder_core::mux::{self, FinalFacts, MatroskaWriter, TrackHeader};
@@ -160,7 +160,12 @@ impl Recording {
             return false;
         }
         self.receiver = Some(ring.take_carried().unwrap_or_else(|| {
-            TrackReceiver::new(ring.info.codec, ring.info.clock_rate, ReceiverSettings::default(), ring.taken())
+            TrackReceiver::new(
+                ring.info.codec,
+                ring.info.clock_rate,
+                ReceiverSettings::default(),
+                ring.taken(),
+            )
         }));
         if ring.info.kind == MediaKind::Video {
             self.ask_key_frame(world);
@@ -251,11 +256,16 @@ impl Recording {
         let name = order.session.name_segment(&order.names.participant, order.names.source, info.codec);
         let estimate = clock_fit::fit(order, frame.rtp_time, 0.0);
         let start_s = estimate.start_s;
-        let audio = frame.audio.map(|_| AudioFormat { channels: info.channels, sample_rate: info.clock_rate });
+        let audio =
+            frame.audio.map(|_| AudioFormat { channels: info.channels, sample_rate: info.clock_rate });
         let size = frame.video.as_ref().map(|video| (video.width, video.height));
         let video = size.map(|(width, height)| VideoFormat {
             resolutions: vec![Resolution { at_s: start_s, width, height }],
-            rotations: frame.rotation.map(|degrees| Rotation { at_s: start_s, degrees }).into_iter().collect(),
+            rotations: frame
+                .rotation
+                .map(|degrees| Rotation { at_s: start_s, degrees })
+                .into_iter()
+                .collect(),
         });
         let opened = SegmentOpened {
             track: order.names.track.clone(),
@@ -280,7 +290,8 @@ impl Recording {
             provisional_start_s: start_s.as_f64(),
             epoch_utc_micros: Some(order.session.clock().epoch().as_micros() + start_s.as_micros() as i64),
             track_uid: order.id.0 << 1 | 1,
-            audio: audio.map(|audio| mux::AudioFormat { channels: audio.channels, sample_rate: audio.sample_rate }),
+            audio: audio
+                .map(|audio| mux::AudioFormat { channels: audio.channels, sample_rate: audio.sample_rate }),
             video: size.map(|(width, height)| mux::VideoFormat { width, height }),
             codec_private: codec_private(info.codec, frame),
         };
@@ -613,9 +624,14 @@ impl OpenFile {
         let pause = if first { 0 } else { step - self.last_span };
         if pause as f64 / rate as f64 >= GAP_S {
             let from_s = self.segment.session_time(since_first(self.last_rtp + self.last_span));
-            let because = cause.unwrap_or(if frame.discontinuity { GapCause::Loss } else { GapCause::Silence });
+            let because =
+                cause.unwrap_or(if frame.discontinuity { GapCause::Loss } else { GapCause::Silence });
             if self.segment.gaps.len() < MOST_LISTED {
-                self.segment.gaps.push(recorder_core::manifest::Gap { from_s, to_s: here, cause: because.into() });
+                self.segment.gaps.push(recorder_core::manifest::Gap {
+                    from_s,
+                    to_s: here,
+                    cause: because.into(),
+                });
             }
         } else if let Some(audio) = frame.audio {
             self.dtx_units += audio.silence_samples;

@@ -57,8 +57,11 @@ impl MediaFile for FsFile {
 
 impl Storage for FsStorage {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn MediaFile>> {
-        let file =
-            OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(self.directory.join(path))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(self.directory.join(path))?;
         Ok(Arc::new(FsFile(file)))
     }
 
@@ -90,7 +93,9 @@ pub enum DiskError {
          recordings.directory"
     )]
     NotWritable { path: PathBuf, source: io::Error },
-    #[error("the recordings folder {path} is in use by another recorder; stop it, or set recordings.directory")]
+    #[error(
+        "the recordings folder {path} is in use by another recorder; stop it, or set recordings.directory"
+    )]
     Locked { path: PathBuf },
 }
 
@@ -113,9 +118,11 @@ pub fn take_folder(directory: &Path) -> Result<FolderLock, DiskError> {
         .mode(0o600)
         .open(directory.join(LOCK_FILE))
         .map_err(|source| DiskError::NotWritable { path: path(), source })?;
-    let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| DiskError::Locked { path: path() })?;
-    FsStorage::new(directory).probe_writable().map_err(|source| DiskError::NotWritable { path: path(), source })?;
+    let lock =
+        Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| DiskError::Locked { path: path() })?;
+    FsStorage::new(directory)
+        .probe_writable()
+        .map_err(|source| DiskError::NotWritable { path: path(), source })?;
     Ok(FolderLock(lock))
 }
 
@@ -211,7 +218,9 @@ impl DiskState {
         let level = disk_level(free, self.reserve, before);
         if level != before {
             let (severity, text) = match level {
-                DiskLevel::Plenty => (Severity::Info, "There is space on the disk again: everything is recorded"),
+                DiskLevel::Plenty => {
+                    (Severity::Info, "There is space on the disk again: everything is recorded")
+                }
                 DiskLevel::VideoStopped => {
                     (Severity::Warning, "The disk is nearly full: video is not recorded until space is freed")
                 }

@@ -44,7 +44,8 @@ impl Signalling for MatrixSignalling {
         patience: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>> {
         let account = self.account.clone();
-        async move { account.send(&room, &event_type, content, patience).await.map(drop).map_err(into_error) }.boxed()
+        async move { account.send(&room, &event_type, content, patience).await.map(drop).map_err(into_error) }
+            .boxed()
     }
 
     fn announce(
@@ -58,7 +59,8 @@ impl Signalling for MatrixSignalling {
 
     fn turn_servers(&self) -> BoxFuture<'static, Vec<TurnServer>> {
         let account = self.account.clone();
-        async move { tokio::time::timeout(TURN_PATIENCE, account.turn_servers()).await.unwrap_or_default() }.boxed()
+        async move { tokio::time::timeout(TURN_PATIENCE, account.turn_servers()).await.unwrap_or_default() }
+            .boxed()
     }
 
     fn room(&self, room: String) -> BoxFuture<'static, RoomFacts> {
@@ -80,7 +82,9 @@ impl Signalling for MatrixSignalling {
 
 fn into_error(error: SendError) -> SignallingError {
     match error {
-        SendError::NotInRoom { .. } | SendError::Refused { .. } => SignallingError::Refused(error.to_string()),
+        SendError::NotInRoom { .. } | SendError::Refused { .. } => {
+            SignallingError::Refused(error.to_string())
+        }
         other => SignallingError::Unreachable(other.to_string()),
     }
 }

@@ -25,7 +25,8 @@ impl LiveCallFile {
     /// as empty: callers of an earlier process then hang up by themselves.
     pub fn open(state_directory: &Path) -> (Self, Vec<LiveCall>) {
         let path = state_directory.join("live-calls.json");
-        let left = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let left =
+            fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         (Self { path, calls: Arc::default() }, left)
     }
 

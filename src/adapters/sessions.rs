@@ -94,8 +94,7 @@ impl SessionFactory for Sessions {
     }
 
     fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>> {
-        let continues =
-            self.cut_off.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.room_id);
+        let continues = self.cut_off.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.room_id);
         let start = SessionStart {
             session_id: session_id(&order, self.clock.utc_micros(), self.clock.now().as_nanos()),
             call_id: order.call_id,

@@ -82,7 +82,8 @@ async fn perform(options: &cli::Bench) -> Result<bool, BenchError> {
 
 fn round_options(options: &cli::Bench, calls: usize) -> Result<BenchOptions, BenchError> {
     // What two cores can send beside receiving; see the standard loads.
-    let standard = BenchOptions::standard_loads().into_iter().find(|(of, _)| *of == calls).and_then(|(_, load)| load);
+    let standard =
+        BenchOptions::standard_loads().into_iter().find(|(of, _)| *of == calls).and_then(|(_, load)| load);
     let video = match (options.audio_only, options.packets_per_second) {
         (true, _) => None,
         (false, Some(packets)) => {

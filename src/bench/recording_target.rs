@@ -57,8 +57,7 @@ impl Signalling for Loopback {
             "m.call.reject" | "m.call.hangup" => Some(Err(event_type)),
             _ => None,
         };
-        let waiting = said
-            .and_then(|said| Some((lock(&self.answers).remove(&room)?, said)));
+        let waiting = said.and_then(|said| Some((lock(&self.answers).remove(&room)?, said)));
         if let Some((waiting, said)) = waiting {
             let _ = waiting.send(said);
         }
@@ -153,7 +152,8 @@ impl RecordingTarget {
         });
         let shared = SupervisorShared::new(&world, desk);
         let root = Arc::<Link>::default();
-        let slot = Slot::new(&world, &root, "supervisor".to_owned(), ActorKind::Supervisor, RECORDER.to_owned());
+        let slot =
+            Slot::new(&world, &root, "supervisor".to_owned(), ActorKind::Supervisor, RECORDER.to_owned());
         let (inner, supervised) = (Arc::clone(&slot), Arc::clone(&shared));
         slot.start(move |_| SupervisorActor::new(supervised, inner));
         Ok(Arc::new(Self {

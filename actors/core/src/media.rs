@@ -99,7 +99,10 @@ pub struct Skipped {
 
 impl Skipped {
     pub fn total(&self) -> u64 {
-        u64::from(self.duplicate) + u64::from(self.padding) + u64::from(self.undecryptable) + u64::from(self.dropped_by_us)
+        u64::from(self.duplicate)
+            + u64::from(self.padding)
+            + u64::from(self.undecryptable)
+            + u64::from(self.dropped_by_us)
     }
 
     pub fn add(&mut self, other: Self) {

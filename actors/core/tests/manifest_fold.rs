@@ -292,6 +292,7 @@ fn a_clock_map_is_linear_between_points_and_goes_on_beyond_them() {
 }
 
 fn segment() -> recorder_core::manifest::Segment {
-    let json = r#"{"file":"a_camera_0001.webm","codec":"vp8","start_s":3.0,"end_s":4.0,"opened_because":"first"}"#;
+    let json =
+        r#"{"file":"a_camera_0001.webm","codec":"vp8","start_s":3.0,"end_s":4.0,"opened_because":"first"}"#;
     serde_json::from_str(json).expect("what is left out has a default")
 }

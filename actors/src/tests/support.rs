@@ -214,7 +214,11 @@ impl SegmentPlane for FakeSegments {
             told,
         });
         let failing = self.fail_all.load(Ordering::Relaxed) && order.ring.info.kind == MediaKind::Video;
-        segment.set(if failing { SegmentPhase::Failed("input/output error".into()) } else { SegmentPhase::Writing });
+        segment.set(if failing {
+            SegmentPhase::Failed("input/output error".into())
+        } else {
+            SegmentPhase::Writing
+        });
         self.all.lock().unwrap().push(Arc::clone(&segment));
         let (ring, watched) = (Arc::clone(&order.ring), Arc::clone(&segment));
         actix::spawn(async move {
@@ -411,18 +415,8 @@ impl Tree {
         let shared = SupervisorShared::new(&world, desk);
         let root = Arc::<Link>::default();
         let slot = Slot::new(&world, &root, "supervisor".into(), ActorKind::Supervisor, "bot".into());
-        let tree = Self {
-            board,
-            media,
-            segments,
-            signalling,
-            sessions,
-            live_calls,
-            disk,
-            shared,
-            slot,
-            clock,
-        };
+        let tree =
+            Self { board, media, segments, signalling, sessions, live_calls, disk, shared, slot, clock };
         tree.start_supervisor();
         tree
     }

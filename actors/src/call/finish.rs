@@ -1,0 +1,96 @@
+//! The end of a call: clock maps, session, the message to the room.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use recorder_core::call::{CallEnd, Saved, recording_saved};
+use recorder_core::manifest::{EndReason, EventKind, LeaveReason, Record};
+
+use super::slot::{CallShared, Outbound};
+use super::{PATIENCE, SHORT_PATIENCE, caller_id};
+use crate::clock_fit;
+use crate::journal::event;
+use crate::observe::{Severity, Totals};
+use crate::ports::DiskLevel;
+use crate::session::SessionEnd;
+use crate::supervise::lock;
+
+/// How long journal and manifest may take at the end.
+pub(super) const FINISH_LIMIT: Duration = Duration::from_secs(30);
+
+/// What remains when every file is closed; resolves when the call is done.
+pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
+    let world = Arc::clone(&shared.world);
+    let session = lock(&shared.session).clone();
+    let patience = if end == CallEnd::Shutdown { SHORT_PATIENCE } else { PATIENCE };
+    if let Some(session) = session {
+        let peer = lock(&shared.peer).as_ref().map(|peer| Arc::clone(&peer.shared));
+        if let Some(peer) = peer {
+            for track in peer.tracks() {
+                let files = lock(&track.shared.finished).files.clone();
+                clock_fit::recompute(&session, &peer.sender_clock, &files);
+            }
+        }
+        let at_s = session.now_s();
+        let participant = caller_id();
+        session.tell(event(at_s, EventKind::Left, Some(&participant), None));
+        session.tell(Record::PresenceEnded { participant, at_s, reason: Some(leave_reason(end).into()) });
+        let end_of_session = SessionEnd::because(end_reason(end, *world.disk.borrow()));
+        let saved = match tokio::time::timeout(FINISH_LIMIT, session.finish(end_of_session)).await {
+            Ok(Ok(manifest)) => crate::snapshot::saved(&manifest),
+            Ok(Err(error)) => {
+                tracing::error!(call = %shared.key, %error, "the session could not be finished");
+                crate::snapshot::saved(&session.manifest())
+            }
+            Err(_) => {
+                tracing::error!(call = %shared.key, "the disk did not take the session's end in time");
+                crate::snapshot::saved(&session.manifest())
+            }
+        };
+        shared.send(Outbound::Message(recording_saved(saved), patience));
+        world.board.happened(world.clock.utc_micros(), Severity::Info, saved_text(&shared, saved));
+        world.sessions.finished(session.folder());
+    }
+    world.live_calls.remove(shared.room.clone(), shared.call_id.clone()).await;
+    Totals::count(&world.board.totals.calls_ended);
+    world.board.remove_call(shared.key);
+    shared.done.store(true, Ordering::Release);
+    shared.link.nudge();
+}
+
+fn saved_text(shared: &CallShared, saved: Saved) -> String {
+    let name = lock(&shared.caller_name).clone();
+    format!(
+        "The call of {name} ended: {} streams, {:.0} s, {} bytes",
+        saved.streams, saved.duration_s, saved.bytes
+    )
+}
+
+fn end_reason(end: CallEnd, disk: DiskLevel) -> EndReason {
+    if disk == DiskLevel::AllStopped {
+        return EndReason::DiskFull;
+    }
+    match end {
+        CallEnd::Hangup | CallEnd::AnsweredElsewhere => EndReason::Hangup,
+        CallEnd::Left => EndReason::EveryoneLeft,
+        CallEnd::Removed => EndReason::Removed,
+        CallEnd::RoomUpgraded => EndReason::RoomUpgraded,
+        CallEnd::ConnectionLost => EndReason::ConnectionLost,
+        CallEnd::Shutdown => EndReason::Shutdown,
+        CallEnd::BadOffer | CallEnd::Failed => EndReason::Failed,
+    }
+}
+
+fn leave_reason(end: CallEnd) -> LeaveReason {
+    match end {
+        CallEnd::Hangup | CallEnd::AnsweredElsewhere => LeaveReason::Hangup,
+        CallEnd::Left => LeaveReason::Left,
+        CallEnd::ConnectionLost => LeaveReason::ConnectionLost,
+        CallEnd::Removed
+        | CallEnd::RoomUpgraded
+        | CallEnd::Shutdown
+        | CallEnd::BadOffer
+        | CallEnd::Failed => LeaveReason::SessionEnded,
+    }
+}
