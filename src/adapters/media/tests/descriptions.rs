@@ -58,7 +58,7 @@ fn sections(sdp: &str) -> Vec<&str> {
 #[test]
 fn opus_is_asked_for_at_the_payload_type_that_was_offered() {
     for payload_type in [111, 109, 96] {
-        let offer = session() + &audio("0", payload_type, "a=sendrecv\r\n");
+        let offer = session() + audio("0", payload_type, "a=sendrecv\r\n").as_str();
         let sdp = answered(&offer).expect("answer").sdp;
         let fmtp = "minptime=10;useinbandfec=1;stereo=1;sprop-stereo=1;maxaveragebitrate=96000";
         assert!(sdp.contains(&format!("a=fmtp:{payload_type} {fmtp}\r\n")), "{sdp}");
@@ -70,7 +70,7 @@ fn opus_is_asked_for_at_the_payload_type_that_was_offered() {
 
 #[test]
 fn video_keeps_the_offerers_order_and_is_asked_to_start_fast() {
-    let written = answered(&(session() + &video("0", "a=sendonly\r\n"))).expect("answer");
+    let written = answered(&(session() + video("0", "a=sendonly\r\n").as_str())).expect("answer");
     assert!(written.sdp.contains("m=video 9 UDP/TLS/RTP/SAVPF 98 99 96 97\r\n"), "{}", written.sdp);
     assert!(written.sdp.contains("a=fmtp:98 profile-id=0;x-google-start-bitrate=1800\r\n"));
     assert!(written.sdp.contains("a=fmtp:96 x-google-start-bitrate=1800\r\n"));
@@ -87,7 +87,7 @@ fn an_m_line_that_does_not_send_is_answered_inactive_and_others_recvonly() {
         ("recvonly", "inactive"),
         ("inactive", "inactive"),
     ] {
-        let offer = session() + &audio("0", 111, &format!("a={offered}\r\n"));
+        let offer = session() + audio("0", 111, &format!("a={offered}\r\n")).as_str();
         let sdp = answered(&offer).expect("answer").sdp;
         assert!(sections(&sdp)[0].contains(&format!("\r\na={expected}\r\n")), "{offered}: {sdp}");
     }
@@ -95,7 +95,7 @@ fn an_m_line_that_does_not_send_is_answered_inactive_and_others_recvonly() {
 
 #[test]
 fn a_direction_of_the_whole_session_counts_where_an_m_line_has_none() {
-    let offer = session() + "a=recvonly\r\n" + &audio("0", 111, "") + &video("1", "a=sendonly\r\n");
+    let offer = session() + "a=recvonly\r\n" + audio("0", 111, "").as_str() + video("1", "a=sendonly\r\n").as_str();
     let read = offer::read(&offer).expect("offer");
     assert_eq!(read.lines[0].direction, Direction::RecvOnly);
     assert_eq!(read.lines[1].direction, Direction::SendOnly);
@@ -105,10 +105,10 @@ fn a_direction_of_the_whole_session_counts_where_an_m_line_has_none() {
 fn m_lines_without_msid_or_ssrc_or_with_equal_ones_stay_apart() {
     let same = "a=msid:stream track\r\na=ssrc:5 cname:x\r\na=ssrc:5 msid:stream track\r\n";
     let offer = session()
-        + &audio("a", 111, same)
-        + &audio("b", 111, "a=msid:stream track\r\na=ssrc:6 cname:x\r\n")
-        + &audio("c", 111, "")
-        + &audio("d", 111, "a=msid:- track\r\n");
+        + audio("a", 111, same).as_str()
+        + audio("b", 111, "a=msid:stream track\r\na=ssrc:6 cname:x\r\n").as_str()
+        + audio("c", 111, "").as_str()
+        + audio("d", 111, "a=msid:- track\r\n").as_str();
     let read = offer::read(&offer).expect("offer");
     let ids: Vec<_> =
         read.lines.iter().map(|line| (line.mid.as_deref(), line.msid_stream.as_deref())).collect();
@@ -127,9 +127,9 @@ fn unknown_codecs_and_kinds_are_rejected_in_their_place() {
     let foreign = audio("x", 111, "").replace("opus", "mystery");
     let offer = session()
         + odd
-        + &foreign
-        + &audio("0", 111, "a=sendonly\r\n")
-        + &video("v", "").replace("m=video 9", "m=video 0");
+        + foreign.as_str()
+        + audio("0", 111, "a=sendonly\r\n").as_str()
+        + video("v", "").replace("m=video 9", "m=video 0").as_str();
     let written = answered(&offer).expect("answer");
     let parts = sections(&written.sdp);
     assert!(parts[0].starts_with("text 0 UDP/TLS/RTP/SAVPF 98\r\n"));
@@ -145,8 +145,8 @@ fn unknown_codecs_and_kinds_are_rejected_in_their_place() {
 fn a_data_channel_is_accepted_and_alone_is_nothing_to_record() {
     let data =
         format!("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n{}a=sctp-port:5000\r\n", transport("d"));
-    assert_eq!(answered(&(session() + &data)), Err(MediaError::NothingToRecord));
-    let written = answered(&(session() + &data + &audio("0", 111, ""))).expect("answer");
+    assert_eq!(answered(&(session() + data.as_str())), Err(MediaError::NothingToRecord));
+    let written = answered(&(session() + data.as_str() + audio("0", 111, "").as_str())).expect("answer");
     assert!(sections(&written.sdp)[0].starts_with("application 9 "));
     assert!(written.sdp.contains("a=group:BUNDLE d 0\r\n"));
 }
@@ -154,30 +154,30 @@ fn a_data_channel_is_accepted_and_alone_is_nothing_to_record() {
 #[test]
 fn three_hundred_m_lines_are_answered_one_by_one() {
     let lines: String = (0..300).map(|index| audio(&format!("m{index}"), 111, "a=sendonly\r\n")).collect();
-    let written = answered(&(session() + &lines)).expect("answer");
+    let written = answered(&(session() + lines.as_str())).expect("answer");
     let parts = sections(&written.sdp);
     assert_eq!(parts.len(), 300);
     assert_eq!(parts.iter().filter(|part| part.starts_with("audio 9 ")).count(), MAX_MEDIA_LINES);
     assert!(parts[MAX_MEDIA_LINES..].iter().all(|part| part.starts_with("audio 0 ")));
     let too_many: String = (0..=MAX_LINES).map(|_| "m=audio 9 RTP/AVP 0\r\n").collect();
-    assert!(matches!(offer::read(&(session() + &too_many)), Err(MediaError::BadOffer(_))));
+    assert!(matches!(offer::read(&(session() + too_many.as_str())), Err(MediaError::BadOffer(_))));
 }
 
 #[test]
 fn mids_that_would_mix_streams_up_are_refused() {
     let refused =
-        |lines: String| assert!(matches!(offer::read(&(session() + &lines)), Err(MediaError::BadOffer(_))));
-    refused(audio("same", 111, "") + &audio("same", 111, ""));
-    refused(audio("a-b", 111, "") + &audio("a_b", 111, ""));
+        |lines: String| assert!(matches!(offer::read(&(session() + lines.as_str())), Err(MediaError::BadOffer(_))));
+    refused(audio("same", 111, "") + audio("same", 111, "").as_str());
+    refused(audio("a-b", 111, "") + audio("a_b", 111, "").as_str());
     refused(audio("seventeen-letters", 111, ""));
     refused(audio("0", 111, "").replace("a=mid:0\r\n", ""));
     refused(audio("0", 111, "") + "m=video\r\n");
-    refused("\0".to_owned() + &audio("0", 111, ""));
+    refused("\0".to_owned() + audio("0", 111, "").as_str());
 }
 
 #[test]
 fn a_mid_with_punctuation_comes_back_as_it_was() {
-    let written = answered(&(session() + &audio("mic-1", 111, "a=sendonly\r\n"))).expect("answer");
+    let written = answered(&(session() + audio("mic-1", 111, "a=sendonly\r\n").as_str())).expect("answer");
     assert!(written.sdp.contains("a=mid:mic-1\r\n"));
     assert!(written.sdp.contains("a=group:BUNDLE mic-1\r\n"));
 }
@@ -185,7 +185,7 @@ fn a_mid_with_punctuation_comes_back_as_it_was() {
 #[test]
 fn retransmission_sources_belong_to_their_main_source() {
     let ssrcs = "a=ssrc-group:FID 1 2\r\na=ssrc:1 cname:x\r\na=ssrc:2 cname:x\r\na=ssrc:3 cname:x\r\na=ssrc:nonsense\r\n";
-    let read = offer::read(&(session() + &video("0", ssrcs))).expect("offer");
+    let read = offer::read(&(session() + video("0", ssrcs).as_str())).expect("offer");
     assert_eq!(read.lines[0].sources, [(1, Some(2)), (3, None)]);
     assert_eq!(read.lines[0].usage, Usage::Media(MediaKind::Video));
 }
@@ -193,7 +193,7 @@ fn retransmission_sources_belong_to_their_main_source() {
 #[test]
 fn candidates_and_the_fragment_are_read_and_kept_from_the_stack() {
     let offer =
-        session() + &audio("0", 111, "a=candidate:1 1 udp 1 x.local 9 typ host\r\na=end-of-candidates\r\n");
+        session() + audio("0", 111, "a=candidate:1 1 udp 1 x.local 9 typ host\r\na=end-of-candidates\r\n").as_str();
     let read = offer::read(&offer).expect("offer");
     assert_eq!(read.candidates, ["candidate:1 1 udp 1 x.local 9 typ host"]);
     assert_eq!(read.ufrag.as_deref(), Some("abcd"));
@@ -210,7 +210,7 @@ proptest! {
 
     #[test]
     fn a_mangled_offer_is_answered_or_refused(cut in 0usize..2000, insert in "\\PC{0,12}", line in 0usize..40) {
-        let whole = session() + &audio("0", 111, "a=ssrc:7 cname:x\r\na=sendrecv\r\n") + &video("1", "a=sendonly\r\n");
+        let whole = session() + audio("0", 111, "a=ssrc:7 cname:x\r\na=sendrecv\r\n").as_str() + video("1", "a=sendonly\r\n").as_str();
         let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
         let at = line % lines.len();
         let text = &mut lines[at];
