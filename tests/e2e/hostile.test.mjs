@@ -131,7 +131,7 @@ describe('bad input', () => {
     await invite('lifetime is text', await offerOf(good), { lifetime: 'long' });
     await invite('version is a list', { type: 'offer', sdp: '' }, { version: [] });
     for (const [name] of Object.entries(badOffers)) await hangup(`bad ${name}`);
-    await hangup('lifetime is text');
+    for (const id of ['type is wrong', 'lifetime is text', 'version is a list']) await hangup(id);
     await wellAfter();
     for (const name of ['nothing at all', 'no SDP', 'no media', 'a data channel only', 'unknown codecs']) {
       assert.equal((await said('m.call.answer', `bad ${name}`)).length, 0, `${name} was answered`);

@@ -30,8 +30,8 @@ export function binary() {
 const toml = (value) => JSON.stringify(value);
 
 export class Recorder {
-  /** Prepares one below `directory`. `changes`: {section: {key: value}} over the defaults for a loopback test. */
-  static async prepare(directory, { homeserver, user, allow, changes = {} }) {
+  /** Prepares one below `directory`. `passphrase`: of its store, none if absent. `changes`: {section: {key: value}} over the defaults for a loopback test. */
+  static async prepare(directory, { homeserver, user, allow, passphrase, changes = {} }) {
     const recorder = new Recorder();
     recorder.directory = directory;
     recorder.recordings = changes.recordings?.directory ?? path.join(directory, 'recordings');
@@ -50,7 +50,8 @@ export class Recorder {
         user: user.userId,
         password_file: await secret('password', user.password),
         store: path.join(directory, 'store'),
-        store_passphrase_file: await secret('passphrase', 'only for this test'),
+        // Deriving a key from it takes seconds in a debug build.
+        ...(passphrase && { store_passphrase_file: await secret('passphrase', passphrase) }),
         allow,
       },
       calls: { max: 20 },

@@ -15,7 +15,7 @@ describe('restarts', () => {
   let world;
 
   before(async () => {
-    world = await World.start();
+    world = await World.start({ passphrase: 'only for this test' });
   });
   beforeEach(() => world.recorder.ensure());
   after(() => leave());

@@ -46,6 +46,7 @@ export class World {
         homeserver: world.proxy?.url ?? world.homeserver,
         user: world.account,
         allow: friends.map((name) => `@${name}:localhost`),
+        passphrase: options.passphrase,
         changes: options.changes,
       });
       await world.recorder.start();
