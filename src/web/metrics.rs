@@ -218,6 +218,10 @@ impl BoardCollector {
             families.gauge("process_resident_memory_bytes", "Resident memory", own.resident_bytes as f64);
             families.gauge("process_open_fds", "Open file descriptors", own.open_files as f64);
             families.counter_seconds("process_cpu_seconds_total", "Processor time used", own.cpu_seconds);
+            families.gauge("process_threads", "Threads", own.threads as f64);
+            if let Some(bytes) = own.heap_bytes {
+                families.gauge("recorder_heap_bytes", "Bytes that are allocated now", bytes as f64);
+            }
         }
     }
 }
