@@ -9,7 +9,9 @@ export class Caller {
     caller.browser = browser;
     caller.user = user;
     caller.console = [];
-    caller.page = await browser.browser.newPage();
+    // A context each, as if each had a browser: callers that share a cache wait for each other's equal requests.
+    caller.context = await browser.browser.createBrowserContext();
+    caller.page = await caller.context.newPage();
     caller.page.on('console', (message) => {
       caller.console.push(`${message.type()}: ${message.text()}`);
       if (caller.console.length > 500) caller.console.shift();
@@ -68,6 +70,6 @@ export class Caller {
 
   async close() {
     await this.do('logout').catch(() => {});
-    await this.page.close().catch(() => {});
+    await this.context.close().catch(() => {});
   }
 }

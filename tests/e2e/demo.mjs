@@ -112,7 +112,10 @@ try {
   console.log(
     right ? 'Every frame that was sent is in the files, byte for byte.' : 'The files are not right.',
   );
-  process.exitCode = right ? 0 : 1;
+  const { code } = await world.recorder.stop();
+  if (code !== 0)
+    console.log(`The recorder did not end in order: exit code ${code}, see ${world.recorder.log}`);
+  process.exitCode = right && code === 0 ? 0 : 1;
 } catch (error) {
   console.error(error.message);
   process.exitCode = 1;

@@ -62,7 +62,8 @@ export class Proxy {
       if (response.headersSent) return response.destroy();
       response.writeHead(502).end('{"errcode":"M_UNKNOWN","error":"homeserver is away"}');
     });
-    response.on('close', () => onward.destroy());
+    // A finished exchange has given its connection back already: another may be using it.
+    response.on('close', () => response.writableFinished || onward.destroy());
     if (sends) {
       const at = performance.now();
       request.on('data', (part) => body.push(part));
