@@ -10,13 +10,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use recorder_core::media::MediaKind;
 
 use crate::observe::{Board, Totals};
 use crate::ports::Clock;
 use crate::storage::{MediaFile, Storage};
+use crate::supervise::panic_text;
 
 #[derive(Clone, Copy, Debug)]
 pub struct LaneSettings {
@@ -48,7 +49,7 @@ impl FileState {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Closed and synced.
+    /// Closed, and synced or, if it failed, repaired: nothing of it changes any more.
     pub fn is_finished(&self) -> bool {
         self.finished.load(Ordering::Acquire)
     }
@@ -66,6 +67,13 @@ enum Work {
     Finish(Vec<(u64, Vec<u8>)>),
     /// Close what there is and repair it.
     Abandon,
+}
+
+/// What follows a job.
+enum Next {
+    Nothing,
+    Sync,
+    Repair,
 }
 
 struct Job {
@@ -107,11 +115,14 @@ pub struct LanePool {
     next: AtomicU64,
 }
 
-/// A pump's end of one file.
+/// A pump's end of one file. Dropped without [`finish`](Self::finish), it abandons the file.
 pub struct LaneFile {
     shared: Arc<Shared>,
     lane: usize,
     entry: Arc<Entry>,
+    /// Work that waits for [`release`](Self::release); its bytes count as queued.
+    held: Option<Vec<Work>>,
+    ended: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -151,6 +162,7 @@ impl LanePool {
     }
 
     /// Opens a file. It is created by its lane, so that a stalled disk delays nobody; a failure shows in its state.
+    /// Nothing of it reaches the lane before [`LaneFile::release`].
     pub fn create(&self, path: PathBuf) -> LaneFile {
         let lane = (self.next.fetch_add(1, Ordering::Relaxed) as usize) % self.shared.queues.len();
         let entry = Arc::new(Entry {
@@ -159,9 +171,8 @@ impl LanePool {
             dirty: AtomicBool::new(false),
             state: Arc::default(),
         });
-        let file = LaneFile { shared: Arc::clone(&self.shared), lane, entry };
-        file.push(Work::Create);
-        file
+        let shared = Arc::clone(&self.shared);
+        LaneFile { shared, lane, entry, held: Some(vec![Work::Create]), ended: false }
     }
 
     pub fn has_room(&self, kind: MediaKind) -> bool {
@@ -223,27 +234,54 @@ impl LaneFile {
         &self.entry.state
     }
 
-    pub fn append(&self, bytes: Vec<u8>) {
+    /// What was asked of this file, and what will be, goes to its lane.
+    pub fn release(&mut self) {
+        for work in self.held.take().into_iter().flatten() {
+            self.queue(work);
+        }
+    }
+
+    pub fn append(&mut self, bytes: Vec<u8>) {
         if !bytes.is_empty() {
             self.push(Work::Append(bytes));
         }
     }
 
-    /// Overwrites at the given offsets, closes and syncs.
-    pub fn finish(self, patches: Vec<(u64, Vec<u8>)>) {
-        self.push(Work::Finish(patches));
+    /// Overwrites at the given offsets, closes and syncs. Nothing may follow.
+    pub fn finish(&mut self, patches: Vec<(u64, Vec<u8>)>) {
+        self.end_with(Work::Finish(patches));
     }
 
-    /// Its writer failed: close what there is, and repair it.
-    pub fn abandon(self) {
-        self.push(Work::Abandon);
+    /// Its writer failed: write what is queued, close, and repair. Nothing may follow.
+    pub fn abandon(&mut self) {
+        self.end_with(Work::Abandon);
     }
 
-    fn push(&self, work: Work) {
+    fn end_with(&mut self, work: Work) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.push(work);
+        }
+    }
+
+    fn push(&mut self, work: Work) {
         self.shared.queued_bytes.fetch_add(work.bytes(), Ordering::Relaxed);
+        match &mut self.held {
+            Some(held) => held.push(work),
+            None => self.queue(work),
+        }
+    }
+
+    fn queue(&self, work: Work) {
         let queue = &self.shared.queues[self.lane];
         lock(&queue.jobs).0.push_back(Job { file: Arc::clone(&self.entry), work });
         queue.wake.notify_one();
+    }
+}
+
+impl Drop for LaneFile {
+    fn drop(&mut self) {
+        self.abandon();
+        self.release();
     }
 }
 
@@ -273,77 +311,88 @@ impl Shared {
             drop(jobs);
             queue.busy_since.store(self.clock.now().as_nanos().max(1), Ordering::Relaxed);
             let bytes = job.work.bytes();
-            // A panic below the storage port costs its file, never the lane.
-            if catch_unwind(AssertUnwindSafe(|| self.perform(&job.file, job.work))).is_err() {
-                Totals::count(&self.board.totals.panics_caught);
-                self.fail(&job.file, "panic while writing");
+            let next = match &job.work {
+                Work::Create | Work::Append(_) => Next::Nothing,
+                Work::Finish(_) => Next::Sync,
+                Work::Abandon => Next::Repair,
+            };
+            // Of a file that failed nothing more is written; its writer's last order closes and repairs it.
+            if job.file.state.failure().is_none()
+                && let Err(why) = self.guarded(|| self.perform(&job.file, job.work))
+            {
+                self.fail(&job.file, &why);
+            }
+            match next {
+                Next::Nothing => {}
+                Next::Sync if job.file.state.failure().is_none() => self.hand_to_sync(&job.file),
+                Next::Sync | Next::Repair => self.close_broken(&job.file),
             }
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             queue.busy_since.store(0, Ordering::Relaxed);
         }
     }
 
-    fn perform(&self, file: &Arc<Entry>, work: Work) {
-        match work {
-            Work::Create => match self.storage.create(&file.path) {
-                Ok(open) => {
-                    *lock(&file.open) = Some(open);
-                    lock(&self.open).push(Arc::clone(file));
-                }
-                Err(error) => self.fail(file, &format!("cannot create {}: {error}", file.path.display())),
-            },
-            Work::Append(bytes) => {
-                let Some(open) = lock(&file.open).clone() else { return };
-                let at = file.state.written();
-                match open.write_at(at, &bytes) {
-                    Ok(()) => {
-                        file.state.written.store(at + bytes.len() as u64, Ordering::Relaxed);
-                        self.board.totals.bytes_written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                        file.dirty.store(true, Ordering::Release);
-                    }
-                    Err(error) => {
-                        // What a failed write may have left is cut off; without space even that may fail, and repair
-                        // finds the end by itself.
-                        let _ = open.truncate(at);
-                        self.fail(file, &format!("write failed: {error}"));
-                    }
-                }
-            }
-            Work::Finish(patches) => {
-                let Some(open) = lock(&file.open).clone() else { return };
-                for (offset, bytes) in patches {
-                    if let Err(error) = open.write_at(offset, &bytes) {
-                        self.fail(file, &format!("write failed: {error}"));
-                        return;
-                    }
-                }
-                self.hand_to_sync(file);
-            }
-            Work::Abandon => {
-                let was_open = lock(&file.open).take().is_some();
-                lock(&self.open).retain(|other| !Arc::ptr_eq(other, file));
-                if was_open && let Err(error) = self.storage.repair(&file.path) {
-                    tracing::error!(path = %file.path.display(), %error, "cannot repair a file whose writer failed");
-                }
-                file.state.finished.store(true, Ordering::Release);
-            }
-        }
+    /// A panic below the storage port costs its file, never the thread.
+    fn guarded(&self, call: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| {
+            Totals::count(&self.board.totals.panics_caught);
+            Err(format!("panic in the storage: {}", panic_text(&*payload)))
+        })
     }
 
-    fn fail(&self, file: &Arc<Entry>, why: &str) {
+    fn perform(&self, file: &Arc<Entry>, work: Work) -> Result<(), String> {
+        match work {
+            Work::Create => {
+                let open = self.storage.create(&file.path);
+                let open = open.map_err(|error| format!("cannot create {}: {error}", file.path.display()))?;
+                *lock(&file.open) = Some(open);
+                lock(&self.open).push(Arc::clone(file));
+            }
+            Work::Append(bytes) => {
+                let Some(open) = lock(&file.open).clone() else { return Ok(()) };
+                let at = file.state.written();
+                if let Err(error) = open.write_at(at, &bytes) {
+                    // What a failed write may have left is cut off; without space even that may fail, and repair finds
+                    // the end by itself.
+                    let _ = open.truncate(at);
+                    return Err(format!("write failed: {error}"));
+                }
+                file.state.written.store(at + bytes.len() as u64, Ordering::Relaxed);
+                self.board.totals.bytes_written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                file.dirty.store(true, Ordering::Release);
+            }
+            Work::Finish(patches) => {
+                let Some(open) = lock(&file.open).clone() else { return Ok(()) };
+                for (offset, bytes) in patches {
+                    open.write_at(offset, &bytes).map_err(|error| format!("write failed: {error}"))?;
+                }
+            }
+            Work::Abandon => {}
+        }
+        Ok(())
+    }
+
+    fn fail(&self, file: &Entry, why: &str) {
         if file.state.failed.set(why.to_owned()).is_ok() {
             Totals::count(&self.board.totals.disk_errors);
             tracing::error!(path = %file.path.display(), error = why, "a media file failed");
         }
-        // Nothing more is appended; closing and repairing is the writer's next order.
-        if let Some(open) = lock(&file.open).take() {
-            lock(&self.open).retain(|other| !Arc::ptr_eq(other, file));
-            drop(open);
-            if let Err(error) = self.storage.repair(&file.path) {
+    }
+
+    /// The end of a file whose writer or whose disk failed.
+    fn close_broken(&self, file: &Arc<Entry>) {
+        if self.close(file).is_some() {
+            let repair = || self.storage.repair(&file.path).map_err(|error| error.to_string());
+            if let Err(error) = self.guarded(repair) {
                 tracing::error!(path = %file.path.display(), %error, "cannot repair a file whose writer failed");
             }
         }
         file.state.finished.store(true, Ordering::Release);
+    }
+
+    fn close(&self, file: &Arc<Entry>) -> Option<Arc<dyn MediaFile>> {
+        lock(&self.open).retain(|other| !Arc::ptr_eq(other, file));
+        lock(&file.open).take()
     }
 
     fn hand_to_sync(&self, file: &Arc<Entry>) {
@@ -353,44 +402,52 @@ impl Shared {
 
     /// Syncs every open file each `sync_every`, and files that are finished at once.
     fn run_sync(&self) {
+        let mut next_round = Instant::now() + self.settings.sync_every;
         loop {
             let (finishing, ended) = {
                 let guard = lock(&self.to_finish);
+                let patience = next_round.saturating_duration_since(Instant::now());
                 let (mut guard, _) = self
                     .wake_sync
-                    .wait_timeout_while(guard, self.settings.sync_every, |(queue, ended)| {
-                        queue.is_empty() && !*ended
-                    })
+                    .wait_timeout_while(guard, patience, |(queue, ended)| queue.is_empty() && !*ended)
                     .unwrap_or_else(PoisonError::into_inner);
                 (std::mem::take(&mut guard.0), guard.1)
             };
-            let idle = finishing.is_empty();
+            let last = ended && finishing.is_empty();
             for file in finishing {
-                let open = lock(&file.open).take();
-                lock(&self.open).retain(|other| !Arc::ptr_eq(other, &file));
-                if let Some(open) = open
-                    && let Err(error) = open.sync()
-                {
-                    self.fail(&file, &format!("sync failed: {error}"));
-                }
-                file.state.finished.store(true, Ordering::Release);
+                self.finish(&file);
             }
-            if ended && idle {
-                return;
-            }
-            if idle {
+            // Files that end one after the other must not keep the others from being synced.
+            if last || Instant::now() >= next_round {
                 let files: Vec<_> = lock(&self.open).clone();
                 for file in files {
                     if file.dirty.swap(false, Ordering::AcqRel) {
-                        let open = lock(&file.open).clone();
-                        if let Some(open) = open
-                            && let Err(error) = open.sync()
-                        {
-                            self.fail(&file, &format!("sync failed: {error}"));
-                        }
+                        self.sync(&file);
                     }
                 }
+                next_round = Instant::now() + self.settings.sync_every;
             }
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// The end of a file whose last write is done.
+    fn finish(&self, file: &Arc<Entry>) {
+        self.sync(file);
+        if file.state.failure().is_some() {
+            self.close_broken(file);
+        } else {
+            self.close(file);
+            file.state.finished.store(true, Ordering::Release);
+        }
+    }
+
+    fn sync(&self, file: &Entry) {
+        let Some(open) = lock(&file.open).clone() else { return };
+        if let Err(why) = self.guarded(|| open.sync().map_err(|error| format!("sync failed: {error}"))) {
+            self.fail(file, &why);
         }
     }
 }

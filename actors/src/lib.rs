@@ -9,6 +9,7 @@ mod clock_fit;
 mod journal;
 pub mod lane;
 pub mod observe;
+mod open_file;
 pub mod peer;
 pub mod ports;
 pub mod pump;

@@ -119,7 +119,12 @@ fn run(shared: &Shared) {
             let turn = catch_unwind(AssertUnwindSafe(|| recording.turn(&shared.world)));
             if let Err(payload) = turn {
                 Totals::count(&shared.world.board.totals.panics_caught);
-                recording.fail(&shared.world, &panic_text(&*payload));
+                let why = panic_text(&*payload);
+                let reading = recording.is_reading();
+                let failed = catch_unwind(AssertUnwindSafe(|| recording.fail(&why)));
+                if !reading || failed.is_err() {
+                    recording.give_up(&why);
+                }
             }
             if recording.is_over() {
                 segments.remove(&id);

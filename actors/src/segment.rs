@@ -50,14 +50,18 @@ impl SegmentPhase {
 #[derive(Clone, Debug, Default)]
 pub struct SegmentFacts {
     pub phase: SegmentPhase,
+    /// The file that is, or was last, written.
     pub file: Option<String>,
     /// Files this order has opened: more than one where parameter sets changed.
     pub files: u32,
     pub width: Option<u32>,
     pub height: Option<u32>,
+    /// On the disk, as are `bytes` and `media_seconds`.
     pub frames: u64,
     pub bytes: u64,
     pub media_seconds: f64,
+    /// Fates decided so far: it always balances. Of its figures only `written` can fall, where `dropped_by_us` grows by
+    /// what a failed disk did not take.
     pub ledger: Ledger,
     pub bits_per_second: u64,
     pub last_frame: Option<BootTime>,
@@ -72,7 +76,7 @@ pub struct SegmentControl {
     muted: AtomicBool,
     /// Index into [`GapCause`] of what a pause would be put down to; 0 = unknown.
     cause: AtomicU8,
-    /// `BootTime` nanoseconds of the newest request to finish; for figures.
+    /// `BootTime` nanoseconds of the newest request to finish.
     finish_at: AtomicU64,
 }
 
@@ -85,6 +89,11 @@ impl SegmentControl {
 
     pub fn is_finishing(&self) -> bool {
         self.finish.load(Ordering::Acquire)
+    }
+
+    /// When it was asked to finish, if it was.
+    pub fn finish_requested(&self) -> Option<BootTime> {
+        self.is_finishing().then(|| BootTime(self.finish_at.load(Ordering::Relaxed)))
     }
 
     /// What a pause that begins now would be put down to.

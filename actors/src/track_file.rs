@@ -1,74 +1,36 @@
-//! One segment on its way from ring to file: the part of a pump that knows a track.
+//! One segment on its way from ring to files: the part of a pump that knows a track.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use recorder_core::ids::SegmentId;
-use recorder_core::manifest::{
-    AudioFormat, GapCause, Ledger, OpenedBecause, Record, Resolution, Rotation, Seconds, Segment,
-    SegmentOpened, SegmentProgress, VideoFormat,
-};
-use recorder_core::media::{Codec, MediaKind, RingItem};
-use recorder_core::mux::{self, FinalFacts, MatroskaWriter, TrackHeader};
+use recorder_core::manifest::{GapCause, Ledger, OpenedBecause, Record};
+use recorder_core::media::{MediaKind, RingItem, Skipped};
 use recorder_core::rtp::{
-    EncodedFrame, FormatChange, ParameterSets, Reason, ReceiverOutput, ReceiverSettings, TrackReceiver,
+    EncodedFrame, FormatChange, Reason, ReceiverOutput, ReceiverSettings, TrackReceiver,
 };
 use recorder_core::time::BootTime;
 use tokio::sync::watch;
 
-use crate::clock_fit;
-use crate::lane::LaneFile;
 use crate::observe::Totals;
+use crate::open_file::{ClosingFile, Figures, OpenFile, not_written};
 use crate::pump::PumpWorld;
-use crate::segment::{ClosedFile, SegmentControl, SegmentFacts, SegmentOrder, SegmentPhase};
+use crate::segment::{SegmentControl, SegmentFacts, SegmentOrder, SegmentPhase};
 use crate::supervise::lock;
 use crate::testing::{Point, visit};
 
-/// A cluster reaches its lane this long after its first frame at the latest.
-const FLUSH_EVERY: Duration = Duration::from_millis(250);
 /// Progress goes to the journal, and figures to the board, this often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Packets one turn takes from one ring, so that a flooded track does not starve the others.
 const MOST_PER_TURN: usize = 2048;
-/// Pauses from this length on are listed as gaps (session manifest, "gaps").
-const GAP_S: f64 = 1.0;
 /// Files that one order may open.
 const MOST_FILES: u32 = 1_000;
-/// Gaps, resolutions and rotations one file may list.
-const MOST_LISTED: usize = 10_000;
-
-/// What was handed to the lane and is not yet on the disk, so that a failed write is counted right.
-struct Chunk {
-    end: u64,
-    frames: u64,
-    packets: u64,
-}
-
-struct OpenFile {
-    name: String,
-    lane: LaneFile,
-    mux: MatroskaWriter,
-    out: Vec<u8>,
-    handed: u64,
-    first_rtp: i64,
-    last_rtp: i64,
-    /// Length of the last frame in RTP units, as known or as the frame before was long.
-    last_span: i64,
-    last_ms: u64,
-    segment: Segment,
-    media_units: i64,
-    dtx_units: u64,
-    chunks: VecDeque<Chunk>,
-    pending: Chunk,
-    first_unflushed: Option<BootTime>,
-}
-
-/// Closed by us, not yet synced.
-struct ClosingFile {
-    lane: Arc<crate::lane::FileState>,
-    segment: Segment,
-}
+/// Between two wishes for the key frame that a file is to begin or to go on with.
+const KEY_FRAME_RETRY: Duration = Duration::from_secs(1);
+/// How long a segment that is to finish waits for retransmissions: on a path that loses packets all the time there is
+/// always one missing. Longer than a receiver waits for one.
+const FINISH_WAIT: Duration = Duration::from_secs(2);
 
 pub(crate) struct Recording {
     order: SegmentOrder,
@@ -78,14 +40,20 @@ pub(crate) struct Recording {
     receiver: Option<TrackReceiver>,
     file: Option<OpenFile>,
     closing: Vec<ClosingFile>,
-    /// Figures of files of this order that are closed.
+    /// Figures of files of this order that are over.
     before: SegmentFacts,
     because: OpenedBecause,
     need_key: bool,
-    last_progress: BootTime,
+    key_asked: Option<BootTime>,
+    /// Frames were dropped for want of room, and none has been written since.
+    starved: bool,
+    last_progress: Option<BootTime>,
     bytes_at_progress: u64,
+    /// What the totals have of this segment.
     counted: Ledger,
     read_to_end: bool,
+    /// The first failure of this segment or of one of its files.
+    failure: Option<String>,
 }
 
 impl Recording {
@@ -107,10 +75,13 @@ impl Recording {
             before: SegmentFacts::default(),
             because,
             need_key,
-            last_progress: BootTime::default(),
+            key_asked: None,
+            starved: false,
+            last_progress: None,
             bytes_at_progress: 0,
             counted: Ledger::default(),
             read_to_end: false,
+            failure: None,
         }
     }
 
@@ -122,36 +93,47 @@ impl Recording {
         self.facts.phase.is_over()
     }
 
+    /// Its ring is not yet read to the end of its share.
+    pub(crate) fn is_reading(&self) -> bool {
+        !self.read_to_end
+    }
+
     /// Takes what has come, writes what is ready.
     pub(crate) fn turn(&mut self, world: &PumpWorld) {
         // Before the ring is emptied: what arrived before this instant has been pushed when it is used.
         let now = world.clock.now();
         if !self.read_to_end {
-            if !self.take_ring(world) {
+            if !self.take_ring(world, now) {
                 return;
             }
             visit(Point::Pump, self.order.names.track.as_str());
             let ended = self.order.ring.has_ended();
             let emptied = self.read(world, now);
-            let waits = self.receiver.as_ref().is_some_and(|receiver| receiver.deadline().is_some());
-            if emptied && (ended || (self.control.is_finishing() && !waits)) {
+            if emptied && (ended || self.may_finish(now)) {
                 self.finish_reading(world, now, ended);
             }
         }
-        let failure = self.file.as_ref().and_then(|file| file.lane.state().failure().map(str::to_owned));
-        if let Some(why) = failure {
-            self.fail(world, &why);
-            return;
+        if let Some(why) = self.file.as_ref().and_then(|file| file.failure().map(str::to_owned)) {
+            self.fail(&why);
         }
-        self.flush(now, false);
-        self.collect_closed(world);
-        if now.saturating_since(self.last_progress) >= PROGRESS_EVERY {
+        if let Some(file) = &mut self.file {
+            file.flush(&self.order.session, now);
+        }
+        self.collect_closed(world, now);
+        if self.last_progress.is_none_or(|last| now.saturating_since(last) >= PROGRESS_EVERY) {
             self.progress(world, now);
         }
     }
 
+    /// It was asked to, and nothing is awaited that may still come.
+    fn may_finish(&self, now: BootTime) -> bool {
+        let Some(asked) = self.control.finish_requested() else { return false };
+        let waits = self.receiver.as_ref().is_some_and(|receiver| receiver.deadline().is_some());
+        !waits || now.saturating_since(asked) >= FINISH_WAIT
+    }
+
     /// Becomes the ring's reader, once the segment before has read its share.
-    fn take_ring(&mut self, world: &PumpWorld) -> bool {
+    fn take_ring(&mut self, world: &PumpWorld, now: BootTime) -> bool {
         if self.receiver.is_some() {
             return true;
         }
@@ -168,7 +150,7 @@ impl Recording {
             )
         }));
         if ring.info.kind == MediaKind::Video {
-            self.ask_key_frame(world);
+            self.ask_key_frame(world, now);
         }
         true
     }
@@ -199,49 +181,58 @@ impl Recording {
         while let Some(output) = self.receiver.as_mut().and_then(|receiver| receiver.poll(now)) {
             match output {
                 ReceiverOutput::Frame(frame) => self.frame(world, frame),
-                ReceiverOutput::KeyFrameWanted => self.ask_key_frame(world),
-                ReceiverOutput::FormatChanged(change) => self.next_file(world, change),
+                ReceiverOutput::KeyFrameWanted => self.ask_key_frame(world, now),
+                ReceiverOutput::FormatChanged(change) => self.next_file(change),
             }
         }
     }
 
-    fn ask_key_frame(&self, world: &PumpWorld) {
+    fn ask_key_frame(&mut self, world: &PumpWorld, now: BootTime) {
+        self.key_asked = Some(now);
         Totals::count(&world.board.totals.key_frames_requested);
         let order = &self.order;
         world.media.request_key_frame(order.connection, order.mid.clone(), order.ring.info.id);
     }
 
+    /// Nothing can be written before a key frame; senders make one when asked, and the asking may be lost.
+    fn await_key_frame(&mut self, world: &PumpWorld, now: BootTime) {
+        self.need_key = true;
+        if self.key_asked.is_none_or(|asked| now.saturating_since(asked) >= KEY_FRAME_RETRY) {
+            self.ask_key_frame(world, now);
+        }
+    }
+
     fn frame(&mut self, world: &PumpWorld, frame: EncodedFrame) {
         let info = &self.order.ring.info;
+        let kind = info.kind;
         lock(&self.order.sender_clock).observe_packet(
             info.ssrc,
             info.clock_rate,
             frame.rtp_time,
             frame.first_arrival,
         );
-        if self.need_key && !frame.key {
-            self.reject(frame.packets, Reason::BeforeKeyFrame);
-            return;
-        }
-        if !world.lanes.has_room(info.kind) {
+        if !world.lanes.has_room(kind) {
             // The disk does not keep up: video waits for its next key frame, audio resumes with the next packet.
-            if info.kind == MediaKind::Video && !self.need_key {
-                self.need_key = true;
-                self.ask_key_frame(world);
+            if kind == MediaKind::Video {
+                self.await_key_frame(world, frame.last_arrival);
             }
+            self.starved = true;
             self.reject(frame.packets, Reason::DroppedByUs);
             return;
         }
-        self.need_key = false;
-        if self.file.is_none() {
-            if self.facts.files >= MOST_FILES {
-                // A sender that changes its format with every key frame must not fill the folder with files.
-                self.reject(frame.packets, Reason::OtherLayer);
-                return;
-            }
-            self.open_file(world, &frame);
+        if self.need_key && !frame.key {
+            self.await_key_frame(world, frame.last_arrival);
+            let reason = if self.starved { Reason::DroppedByUs } else { Reason::BeforeKeyFrame };
+            self.reject(frame.packets, reason);
+            return;
         }
-        self.write(&frame);
+        if self.file.is_none() && self.facts.files >= MOST_FILES {
+            // A sender that changes its format with every key frame must not fill the folder with files.
+            self.reject(frame.packets, Reason::OtherLayer);
+            return;
+        }
+        self.need_key = false;
+        self.write(world, &frame);
     }
 
     fn reject(&mut self, packets: u32, reason: Reason) {
@@ -250,154 +241,49 @@ impl Recording {
         }
     }
 
-    fn open_file(&mut self, world: &PumpWorld, frame: &EncodedFrame) {
-        let order = &self.order;
-        let info = &order.ring.info;
-        let name = order.session.name_segment(&order.names.participant, order.names.source, info.codec);
-        let estimate = clock_fit::fit(order, frame.rtp_time, 0.0);
-        let start_s = estimate.start_s;
-        let audio =
-            frame.audio.map(|_| AudioFormat { channels: info.channels, sample_rate: info.clock_rate });
-        let size = frame.video.as_ref().map(|video| (video.width, video.height));
-        let video = size.map(|(width, height)| VideoFormat {
-            resolutions: vec![Resolution { at_s: start_s, width, height }],
-            rotations: frame
-                .rotation
-                .map(|degrees| Rotation { at_s: start_s, degrees })
-                .into_iter()
-                .collect(),
-        });
-        let opened = SegmentOpened {
-            track: order.names.track.clone(),
-            file: name.clone(),
-            codec: info.codec.into(),
-            start_s,
-            opened_because: self.because.into(),
-            clock_uncertain_s: None,
-            video,
-            audio,
-        };
-        // The opening stands in the journal before the media it describes.
-        order.session.tell(Record::SegmentOpened(opened.clone()));
-        Totals::count(&world.board.totals.segments_opened);
-        let header = TrackHeader {
-            codec: info.codec,
-            writing_app: world.writing_app.clone(),
-            title: order.names.title.clone(),
-            session_id: order.session.session_id().to_string(),
-            participant: order.names.participant.to_string(),
-            source: order.names.source.name().to_owned(),
-            provisional_start_s: start_s.as_f64(),
-            epoch_utc_micros: Some(order.session.clock().epoch().as_micros() + start_s.as_micros() as i64),
-            track_uid: order.id.0 << 1 | 1,
-            audio: audio
-                .map(|audio| mux::AudioFormat { channels: audio.channels, sample_rate: audio.sample_rate }),
-            video: size.map(|(width, height)| mux::VideoFormat { width, height }),
-            codec_private: codec_private(info.codec, frame),
-        };
-        let mut out = Vec::with_capacity(64 << 10);
-        let mux = MatroskaWriter::new(&header, &mut out);
-        let lane = world.lanes.create(order.folder.join(&name));
-        let segment = Segment {
-            file: name.clone(),
-            codec: info.codec.into(),
-            start_s,
-            end_s: start_s,
-            media_seconds: Seconds::ZERO,
-            frames: 0,
-            bytes: 0,
-            sha256: None,
-            is_final: false,
-            opened_because: self.because.into(),
-            clock_map: estimate.map,
-            clock: estimate.clock,
-            ledger: Ledger::default(),
-            gaps: Vec::new(),
-            dtx_s: Seconds::ZERO,
-            clock_uncertain_s: None,
-            video: opened.video,
-            audio: opened.audio,
-        };
-        self.facts.files += 1;
-        self.facts.file = Some(name.clone());
-        self.facts.phase = SegmentPhase::Writing;
-        self.file = Some(OpenFile {
-            name,
-            lane,
-            mux,
-            out,
-            handed: 0,
-            first_rtp: frame.rtp_time,
-            last_rtp: frame.rtp_time,
-            last_span: 0,
-            last_ms: 0,
-            segment,
-            media_units: 0,
-            dtx_units: 0,
-            chunks: VecDeque::new(),
-            pending: Chunk { end: 0, frames: 0, packets: 0 },
-            first_unflushed: None,
-        });
-        self.publish();
-    }
-
-    fn write(&mut self, frame: &EncodedFrame) {
-        let cause = self.control.take_pause_cause();
-        let Some(file) = &mut self.file else { return };
-        let rate = i64::from(self.order.ring.info.clock_rate);
-        let since_first = frame.rtp_time - file.first_rtp;
-        let ms = ((since_first * 1000 + rate / 2) / rate).max(0) as u64;
-        if file.mux.write_frame(ms, frame.key, &frame.data, &mut file.out).is_err() {
+    fn write(&mut self, world: &PumpWorld, frame: &EncodedFrame) {
+        let noted = self.control.take_pause_cause();
+        let cause = if std::mem::take(&mut self.starved) { Some(GapCause::Disk) } else { noted };
+        let opens = self.file.is_none();
+        let (order, because) = (&self.order, self.because);
+        let file =
+            self.file.get_or_insert_with(|| OpenFile::open(world, order, because, frame, world.clock.now()));
+        if opens {
+            Totals::count(&world.board.totals.segments_opened);
+            self.facts.files += 1;
+            self.facts.file = Some(file.name().to_owned());
+            self.facts.phase = SegmentPhase::Writing;
+        }
+        if let Err(error) = file.write(frame, cause) {
+            tracing::warn!(file = file.name(), %error, "a frame cannot be written");
             self.reject(frame.packets, Reason::DroppedByUs);
-            return;
-        }
-        file.first_unflushed.get_or_insert(frame.last_arrival);
-        file.pending.frames += 1;
-        file.pending.packets += u64::from(frame.packets);
-        file.note_time(frame, rate, cause);
-        file.last_ms = ms;
-        self.facts.frames = self.before.frames + file.mux.frames();
-        self.facts.last_frame = Some(frame.last_arrival);
-        if let Some(video) = &frame.video {
-            if (self.facts.width, self.facts.height) != (Some(video.width), Some(video.height)) {
-                (self.facts.width, self.facts.height) = (Some(video.width), Some(video.height));
-                self.publish();
+            if self.order.ring.info.kind == MediaKind::Video {
+                self.await_key_frame(world, frame.last_arrival);
             }
-        }
-    }
-
-    /// Hands finished clusters to the lane.
-    fn flush(&mut self, now: BootTime, all: bool) {
-        let Some(file) = &mut self.file else { return };
-        let due = file.first_unflushed.is_some_and(|first| now.saturating_since(first) >= FLUSH_EVERY);
-        if due || all {
-            file.mux.flush(&mut file.out);
-            file.first_unflushed = None;
-        }
-        if file.out.is_empty() || !(due || all || file.out.len() > (256 << 10)) {
             return;
         }
-        let bytes = std::mem::take(&mut file.out);
-        file.handed += bytes.len() as u64;
-        let mut chunk = std::mem::replace(&mut file.pending, Chunk { end: 0, frames: 0, packets: 0 });
-        chunk.end = file.handed;
-        file.chunks.push_back(chunk);
-        file.lane.append(bytes);
-        let written = file.lane.state().written();
-        while file.chunks.front().is_some_and(|chunk| chunk.end <= written) {
-            file.chunks.pop_front();
+        self.facts.last_frame = Some(frame.last_arrival);
+        let size = frame.video.as_ref().map(|video| (Some(video.width), Some(video.height)));
+        let resized = size.is_some_and(|size| size != (self.facts.width, self.facts.height));
+        if let (true, Some(size)) = (resized, size) {
+            (self.facts.width, self.facts.height) = size;
+        }
+        if opens || resized {
+            self.publish();
         }
     }
 
     /// Parameter sets or the sender's RTP clock changed: the next frame begins the next file of this order.
-    fn next_file(&mut self, world: &PumpWorld, change: FormatChange) {
+    fn next_file(&mut self, change: FormatChange) {
+        self.need_key = self.order.ring.info.kind == MediaKind::Video;
+        // Before the first file there is none to end: what came so far belongs to the file that is yet to begin.
+        let Some(file) = self.file.take() else { return };
         let ledger = self.receiver.as_mut().map(TrackReceiver::split).unwrap_or_default();
-        self.close_file(world, ledger);
+        self.closing.push(file.close(&self.order, ledger));
         self.because = match change {
             FormatChange::ParameterSets => OpenedBecause::ParameterSetsChanged,
             FormatChange::RtpClock => OpenedBecause::Reconnected,
         };
-        self.need_key = self.order.ring.info.kind == MediaKind::Video;
     }
 
     /// Nothing more is read: give up waiting, write what is whole, close.
@@ -407,276 +293,161 @@ impl Recording {
         }
         self.drain_outputs(world, now);
         let ring = Arc::clone(&self.order.ring);
-        let ledger = self.receiver.take().map(|mut receiver| {
+        let ledger = self.receiver.as_mut().map(|receiver| {
             if ended {
-                let total = ring.counters.received.load(std::sync::atomic::Ordering::Relaxed);
+                let total = ring.counters.received.load(Relaxed);
+                // A further segment on this ring finds nothing.
+                ring.note_taken(total);
                 receiver.finish(ring.take_tail(), total)
             } else {
-                let last = receiver.last_ingress();
-                receiver.finish(recorder_core::media::Skipped::default(), last)
+                receiver.finish(Skipped::default(), receiver.last_ingress())
             }
         });
-        self.read_to_end = true;
-        ring.release(self.order.id);
-        self.facts.phase = SegmentPhase::Finishing;
-        self.close_file(world, ledger.unwrap_or_default());
-        self.publish();
+        self.receiver = None;
+        self.end_reading(ledger.unwrap_or_default(), |file, order, ledger| file.close(order, ledger));
     }
 
-    /// Cues, duration, the final clock; then the lane syncs and [`Self::collect_closed`] tells.
-    fn close_file(&mut self, world: &PumpWorld, ledger: Ledger) {
-        self.flush(BootTime(u64::MAX), true);
-        let Some(mut file) = self.file.take() else {
-            // No frame was ever written: what came is counted all the same.
-            self.count_ledger(world, &ledger);
-            self.add_before(&ledger, 0, 0, 0.0);
-            return;
-        };
-        let rate = f64::from(self.order.ring.info.clock_rate);
-        let span_s = (file.last_rtp - file.first_rtp + file.last_span) as f64 / rate;
-        let mut tail = std::mem::take(&mut file.out);
-        let finished = file.mux.finish(&mut tail, FinalFacts { duration_s: span_s });
-        file.lane.append(tail);
-        let estimate = clock_fit::fit(&self.order, file.first_rtp, span_s);
-        let segment = &mut file.segment;
-        segment.start_s = estimate.start_s;
-        segment.clock_map = estimate.map;
-        segment.clock = estimate.clock;
-        segment.end_s = segment.session_time(Seconds::new(span_s));
-        segment.media_seconds = Seconds::new(file.media_units as f64 / rate);
-        segment.dtx_s = Seconds::new(file.dtx_units as f64 / rate);
-        segment.frames = finished.frames;
-        segment.bytes = finished.length;
-        segment.ledger = ledger.clone();
-        segment.is_final = true;
-        self.count_ledger(world, &ledger);
-        self.add_before(&ledger, finished.frames, finished.length, segment.media_seconds.as_f64());
-        self.facts.closed.push(ClosedFile {
-            file: segment.file.clone(),
-            ssrc: self.order.ring.info.ssrc,
-            first_rtp: file.first_rtp,
-            span_s,
-        });
-        let state = Arc::clone(file.lane.state());
-        file.lane.finish(finished.patches.into_iter().map(|patch| (patch.offset, patch.bytes)).collect());
-        self.closing.push(ClosingFile { lane: state, segment: file.segment });
-    }
-
-    fn add_before(&mut self, ledger: &Ledger, frames: u64, bytes: u64, media_seconds: f64) {
-        add(&mut self.before.ledger, ledger);
-        self.before.frames += frames;
-        self.before.bytes += bytes;
-        self.before.media_seconds += media_seconds;
-        self.facts.frames = self.before.frames;
-        self.facts.bytes = self.before.bytes;
-        self.facts.media_seconds = self.before.media_seconds;
-        self.facts.ledger = self.before.ledger.clone();
-    }
-
-    fn collect_closed(&mut self, world: &PumpWorld) {
-        let mut failure = None;
-        let session = &self.order.session;
-        let totals = &world.board.totals;
-        self.closing.retain_mut(|closing| {
-            if !closing.lane.is_finished() {
-                return true;
-            }
-            if let Some(why) = closing.lane.failure() {
-                failure = Some(why.to_owned());
-            }
-            Totals::count(&totals.segments_closed);
-            session.tell(Record::SegmentClosed {
-                file: closing.segment.file.clone(),
-                segment: Box::new(closing.segment.clone()),
-            });
-            false
-        });
-        if self.read_to_end && self.closing.is_empty() && !self.is_over() {
-            self.facts.phase = match failure {
-                Some(why) => SegmentPhase::Failed(why),
-                None => SegmentPhase::Closed,
-            };
-            self.publish();
-        }
-    }
-
-    /// The segment cannot go on: close its file as it is, count what did not reach the disk, free the ring.
-    pub(crate) fn fail(&mut self, world: &PumpWorld, why: &str) {
-        let ring = Arc::clone(&self.order.ring);
+    /// The segment cannot go on: what came is kept as far as it reached the disk, what waits for its order belongs to the
+    /// next segment on this ring. [`SegmentPhase::Failed`] is told when the file is closed.
+    pub(crate) fn fail(&mut self, why: &str) {
+        self.failure.get_or_insert_with(|| why.to_owned());
         let mut ledger = Ledger::default();
         if let Some(mut receiver) = self.receiver.take() {
             ledger = receiver.split();
-            // What waits for its order belongs to the next segment on this ring.
-            ring.carry(receiver);
+            // What a panic took with it was lost by us.
+            ledger.dropped_by_us += ledger.received.saturating_sub(ledger.accounted());
+            self.order.ring.carry(receiver);
         }
-        if let Some(mut file) = self.file.take() {
-            let written = file.lane.state().written();
-            let mut lost = std::mem::replace(&mut file.pending, Chunk { end: 0, frames: 0, packets: 0 });
-            for chunk in file.chunks.drain(..).filter(|chunk| chunk.end > written) {
-                lost.frames += chunk.frames;
-                lost.packets += chunk.packets;
+        self.end_reading(ledger, |file, _, ledger| file.abandon(ledger));
+    }
+
+    fn end_reading(
+        &mut self,
+        mut ledger: Ledger,
+        close: impl FnOnce(OpenFile, &SegmentOrder, Ledger) -> ClosingFile,
+    ) {
+        match self.file.take() {
+            Some(file) => self.closing.push(close(file, &self.order, ledger)),
+            None => {
+                // No file is there to say what came: it is counted all the same.
+                not_written(&mut ledger, 0);
+                add(&mut self.before.ledger, &ledger);
             }
-            ledger.written = ledger.written.saturating_sub(lost.packets);
-            ledger.dropped_by_us += lost.packets;
-            let rate = f64::from(ring.info.clock_rate);
-            let span_s = (file.last_rtp - file.first_rtp) as f64 / rate;
-            let segment = &mut file.segment;
-            segment.end_s = segment.session_time(Seconds::new(span_s));
-            segment.media_seconds = Seconds::new(file.media_units as f64 / rate);
-            segment.frames = file.mux.frames().saturating_sub(lost.frames);
-            segment.bytes = written;
-            segment.ledger = ledger.clone();
-            segment.is_final = true;
-            let state = Arc::clone(file.lane.state());
-            file.lane.abandon();
-            let (frames, seconds) = (segment.frames, segment.media_seconds.as_f64());
-            self.closing.push(ClosingFile { lane: state, segment: file.segment });
-            self.count_ledger(world, &ledger);
-            self.add_before(&ledger, frames, written, seconds);
-        } else {
-            self.count_ledger(world, &ledger);
-            self.add_before(&ledger, 0, 0, 0.0);
         }
-        ring.release(self.order.id);
         self.read_to_end = true;
-        for closing in self.closing.drain(..) {
-            self.order.session.tell(Record::SegmentClosed {
-                file: closing.segment.file.clone(),
-                segment: Box::new(closing.segment),
-            });
+        self.order.ring.release(self.order.id);
+        self.facts.phase = SegmentPhase::Finishing;
+        self.publish();
+    }
+
+    /// Tells the session of files that are over. The segment is over when they all are.
+    fn collect_closed(&mut self, world: &PumpWorld, now: BootTime) {
+        let mut index = 0;
+        while let Some(closing) = self.closing.get_mut(index) {
+            closing.admit(&self.order.session, now);
+            if !closing.is_over() {
+                index += 1;
+                continue;
+            }
+            let over = self.closing.remove(index).into_over();
+            Totals::count(&world.board.totals.segments_closed);
+            add(&mut self.before.ledger, &over.segment.ledger);
+            self.before.frames += over.segment.frames;
+            self.before.bytes += over.segment.bytes;
+            self.before.media_seconds += over.segment.media_seconds.as_f64();
+            self.facts.closed.push(over.closed);
+            let segment = Box::new(over.segment);
+            self.order.session.tell(Record::SegmentClosed { file: segment.file.clone(), segment });
+            if self.failure.is_none() {
+                self.failure = over.failure;
+            }
         }
-        self.facts.phase = SegmentPhase::Failed(why.to_owned());
+        if self.read_to_end && self.closing.is_empty() && !self.is_over() {
+            self.tally(world, Ledger::default());
+            self.end();
+        }
+    }
+
+    /// As [`Self::fail`] where even that panics: no more is asked of this segment.
+    pub(crate) fn give_up(&mut self, why: &str) {
+        self.failure.get_or_insert_with(|| why.to_owned());
+        self.order.ring.release(self.order.id);
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.facts.bits_per_second = 0;
+        self.facts.phase = match self.failure.take() {
+            Some(why) => SegmentPhase::Failed(why),
+            None => SegmentPhase::Closed,
+        };
         self.publish();
     }
 
     fn progress(&mut self, world: &PumpWorld, now: BootTime) {
-        let ledger = self.receiver.as_ref().map(|receiver| receiver.ledger().clone()).unwrap_or_default();
-        self.count_ledger(world, &ledger);
-        if let Some(file) = &mut self.file {
-            let rate = f64::from(self.order.ring.info.clock_rate);
-            let span_s = (file.last_rtp - file.first_rtp + file.last_span) as f64 / rate;
-            let estimate = clock_fit::fit(&self.order, file.first_rtp, span_s);
-            let segment = &mut file.segment;
-            segment.start_s = estimate.start_s;
-            segment.clock_map.clone_from(&estimate.map);
-            segment.clock.clone_from(&estimate.clock);
-            segment.end_s = segment.session_time(Seconds::new(span_s));
-            segment.media_seconds = Seconds::new(file.media_units as f64 / rate);
-            segment.dtx_s = Seconds::new(file.dtx_units as f64 / rate);
-            segment.frames = file.mux.frames();
-            segment.bytes = file.handed;
-            self.order.session.tell(Record::SegmentProgress(SegmentProgress {
-                file: file.name.clone(),
-                end_s: segment.end_s,
-                media_seconds: segment.media_seconds,
-                frames: segment.frames,
-                bytes: segment.bytes,
-                dtx_s: segment.dtx_s,
-                ledger: ledger.clone(),
-                clock_map: Some(estimate.map),
-                clock: Some(estimate.clock),
-                resolutions: segment.video.as_ref().map(|video| video.resolutions.clone()),
-                rotations: segment.video.as_ref().map(|video| video.rotations.clone()),
-                audio: segment.audio,
-            }));
-            self.facts.bytes = self.before.bytes + file.handed;
-            self.facts.media_seconds = self.before.media_seconds + segment.media_seconds.as_f64();
+        if self.is_over() {
+            return;
         }
-        let mut sum = self.before.ledger.clone();
-        add(&mut sum, &ledger);
-        self.facts.ledger = sum;
-        let elapsed = now.seconds_since(self.last_progress).max(0.001);
-        if self.last_progress != BootTime::default() {
+        let ledger = self.settled_ledger();
+        if let Some(file) = &mut self.file {
+            let progress = file.progress(&self.order, ledger.clone());
+            self.order.session.tell(Record::SegmentProgress(progress));
+        }
+        self.tally(world, ledger);
+        if let Some(last) = self.last_progress {
+            let elapsed = now.seconds_since(last).max(0.001);
             let bytes = self.facts.bytes.saturating_sub(self.bytes_at_progress);
             self.facts.bits_per_second = (bytes as f64 * 8.0 / elapsed) as u64;
         }
         self.bytes_at_progress = self.facts.bytes;
-        self.last_progress = now;
+        self.last_progress = Some(now);
         self.publish();
     }
 
-    /// Adds to the totals what this file's ledger has grown by since the last time.
-    fn count_ledger(&mut self, world: &PumpWorld, ledger: &Ledger) {
-        use std::sync::atomic::Ordering::Relaxed;
-        let totals = &world.board.totals;
+    /// Without packets whose fate is open: they may yet belong to the next segment.
+    fn settled_ledger(&self) -> Ledger {
+        let Some(receiver) = &self.receiver else { return Ledger::default() };
+        let mut ledger = receiver.ledger().clone();
+        ledger.received = ledger.received.saturating_sub(receiver.in_flight());
+        ledger
+    }
+
+    /// Brings the figures up to date; `ledger` is that of the open file. Totals take what has come on top.
+    fn tally(&mut self, world: &PumpWorld, ledger: Ledger) {
         let mut sum = self.before.ledger.clone();
-        add(&mut sum, ledger);
-        let grown = |now: u64, then: u64| now.saturating_sub(then);
-        totals.packets_received.fetch_add(grown(sum.received, self.counted.received), Relaxed);
-        totals.packets_recovered.fetch_add(grown(sum.recovered, self.counted.recovered), Relaxed);
-        totals.packets_lost.fetch_add(grown(sum.lost, self.counted.lost), Relaxed);
-        totals.packets_dropped_by_us.fetch_add(grown(sum.dropped_by_us, self.counted.dropped_by_us), Relaxed);
-        self.counted = sum;
+        add(&mut sum, &ledger);
+        let before = &self.before;
+        let mut all =
+            Figures { frames: before.frames, bytes: before.bytes, media_seconds: before.media_seconds };
+        let mut count = |figures: Figures| {
+            all.frames += figures.frames;
+            all.bytes += figures.bytes;
+            all.media_seconds += figures.media_seconds;
+        };
+        for closing in &mut self.closing {
+            add(&mut sum, closing.ledger());
+            count(closing.figures());
+        }
+        if let Some(file) = &mut self.file {
+            count(file.figures());
+        }
+        (self.facts.frames, self.facts.bytes, self.facts.media_seconds) =
+            (all.frames, all.bytes, all.media_seconds);
+        let totals = &world.board.totals;
+        for (total, now, then) in [
+            (&totals.packets_received, sum.received, self.counted.received),
+            (&totals.packets_recovered, sum.recovered, self.counted.recovered),
+            (&totals.packets_lost, sum.lost, self.counted.lost),
+            (&totals.packets_dropped_by_us, sum.dropped_by_us, self.counted.dropped_by_us),
+        ] {
+            total.fetch_add(now.saturating_sub(then), Relaxed);
+        }
+        self.counted.clone_from(&sum);
+        self.facts.ledger = sum;
     }
 
     fn publish(&self) {
         self.told.send_replace(Arc::new(self.facts.clone()));
-    }
-}
-
-impl OpenFile {
-    /// Times, pauses and pictures of a frame that was written.
-    fn note_time(&mut self, frame: &EncodedFrame, rate: i64, cause: Option<GapCause>) {
-        let since_first = |units: i64| Seconds::new((units - self.first_rtp) as f64 / rate as f64);
-        let here = self.segment.session_time(since_first(frame.rtp_time));
-        let first = self.mux.frames() == 1;
-        let step = frame.rtp_time - self.last_rtp;
-        let pause = if first { 0 } else { step - self.last_span };
-        if pause as f64 / rate as f64 >= GAP_S {
-            let from_s = self.segment.session_time(since_first(self.last_rtp + self.last_span));
-            let because =
-                cause.unwrap_or(if frame.discontinuity { GapCause::Loss } else { GapCause::Silence });
-            if self.segment.gaps.len() < MOST_LISTED {
-                self.segment.gaps.push(recorder_core::manifest::Gap {
-                    from_s,
-                    to_s: here,
-                    cause: because.into(),
-                });
-            }
-        } else if let Some(audio) = frame.audio {
-            self.dtx_units += audio.silence_samples;
-        }
-        let span = match frame.audio {
-            Some(audio) => i64::from(audio.duration_samples),
-            // A picture lasts until the next; of the last one only its predecessor's length is known.
-            None if first => 0,
-            None if (pause as f64) < GAP_S * rate as f64 => {
-                self.media_units += step - self.last_span;
-                step
-            }
-            None => self.last_span,
-        };
-        self.media_units += span;
-        self.last_span = span;
-        self.last_rtp = frame.rtp_time;
-        if let (Some(video), Some(facts)) = (&mut self.segment.video, &frame.video) {
-            let known = video.resolutions.last().map(|size| (size.width, size.height));
-            if known != Some((facts.width, facts.height)) && video.resolutions.len() < MOST_LISTED {
-                video.resolutions.push(Resolution { at_s: here, width: facts.width, height: facts.height });
-            }
-        }
-        if let (Some(video), Some(degrees)) = (&mut self.segment.video, frame.rotation)
-            && video.rotations.last().map(|rotation| rotation.degrees) != Some(degrees)
-            && video.rotations.len() < MOST_LISTED
-        {
-            video.rotations.push(Rotation { at_s: here, degrees });
-        }
-    }
-}
-
-fn codec_private(codec: Codec, frame: &EncodedFrame) -> Option<Vec<u8>> {
-    let sets = frame.video.as_ref().and_then(|video| video.parameter_sets.as_deref());
-    fn refs(list: &[Vec<u8>]) -> Vec<&[u8]> {
-        list.iter().map(Vec::as_slice).collect()
-    }
-    match (codec, sets) {
-        (Codec::Vp9, _) => mux::vp9_codec_private(&frame.data),
-        (Codec::Av1, Some(ParameterSets::Av1 { sequence_header })) => mux::av1c(sequence_header),
-        (Codec::H264, Some(ParameterSets::H264 { sps, pps })) => mux::avcc(&refs(sps), &refs(pps)),
-        (Codec::H265, Some(ParameterSets::H265 { vps, sps, pps })) => {
-            mux::hvcc(&refs(vps), &refs(sps), &refs(pps))
-        }
-        _ => None,
     }
 }
 

@@ -66,6 +66,16 @@ impl SessionHandle {
         }
     }
 
+    /// Structural facts told so far; [`Self::has_written`] says when the journal has them.
+    pub fn told(&self) -> u64 {
+        self.inner.shared.lock().told()
+    }
+
+    /// The first `told` structural facts are in the journal file. Cheap.
+    pub fn has_written(&self, told: u64) -> bool {
+        self.inner.status.borrow().written >= told
+    }
+
     /// The name of the next file of this participant and source, unique in the folder.
     pub fn name_segment(&self, participant: &ParticipantId, source: Source, codec: Codec) -> String {
         self.inner.shared.lock().name_segment(participant, source, codec)
@@ -102,7 +112,7 @@ impl SessionHandle {
     /// Resolves when every structural fact told so far is in the journal file. It waits as long as the disk
     /// refuses.
     pub async fn written(&self) -> Result<(), SessionError> {
-        let told = self.inner.shared.lock().told();
+        let told = self.told();
         self.wait(|status| status.written >= told).await
     }
 

@@ -1,0 +1,319 @@
+//! The recording path from ring to disk, with everything around it made of values.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use recorder_actors::lane::{LanePool, LaneSettings};
+use recorder_actors::observe::Board;
+use recorder_actors::ports::{
+    Answer, Clock, ConnectionFacts, MediaError, MediaPlane, RemoteCandidate, TurnServer,
+};
+use recorder_actors::pump::PumpPool;
+use recorder_actors::ring::{StreamInfo, TrackRing};
+use recorder_actors::segment::{
+    SegmentFacts, SegmentHandle, SegmentOrder, SegmentPhase, SegmentPlane, TrackNames,
+};
+use recorder_actors::session::{SessionHandle, SessionSettings, SessionStart, SessionStore, open};
+use recorder_core::ids::{ConnectionId, Mid, SegmentId, SessionId, StreamId, TrackId};
+use recorder_core::manifest::{CallKind, OpenedBecause, Record, RecorderInfo, Room, Segment};
+use recorder_core::media::{Codec, MediaKind, Source};
+use recorder_core::mux::scan;
+use recorder_core::time::BootTime;
+use recorder_core::timeline::SenderClock;
+use tokio::sync::watch;
+
+use super::disk::Disk;
+use super::mux_support::demux;
+
+/// Beyond this a test has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A clock that stands still until it is told to go on.
+pub struct TestClock(AtomicU64);
+
+impl TestClock {
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_nanos() as u64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> BootTime {
+        BootTime(self.0.load(Ordering::SeqCst))
+    }
+
+    fn utc_micros(&self) -> i64 {
+        1_795_359_845_000_000 + (self.0.load(Ordering::SeqCst) / 1000) as i64
+    }
+}
+
+#[derive(Default)]
+pub struct Media {
+    pub key_frames_asked: AtomicU64,
+}
+
+impl MediaPlane for Media {
+    fn accept(
+        &self,
+        _: ConnectionId,
+        _: String,
+        _: Vec<TurnServer>,
+    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
+        Box::pin(async { Err(MediaError::Stopped) })
+    }
+
+    fn renegotiate(&self, _: ConnectionId, _: String) -> BoxFuture<'static, Result<Answer, MediaError>> {
+        Box::pin(async { Err(MediaError::Stopped) })
+    }
+
+    fn add_candidates(&self, _: ConnectionId, _: Vec<RemoteCandidate>) {}
+
+    fn request_key_frame(&self, _: ConnectionId, _: Mid, _: StreamId) {
+        self.key_frames_asked.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn close(&self, _: ConnectionId) {}
+
+    fn heartbeat(&self) -> BootTime {
+        BootTime(0)
+    }
+}
+
+/// A journal in memory; it can be told to refuse.
+#[derive(Clone, Default)]
+pub struct Journal(Arc<Mutex<(Vec<u8>, bool)>>);
+
+impl Journal {
+    pub fn has(&self, text: &str) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&state.0).contains(text)
+    }
+
+    pub fn refuse(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+    }
+}
+
+impl SessionStore for Journal {
+    fn create_folder(&mut self, room: &str, session: &str) -> io::Result<PathBuf> {
+        Ok(PathBuf::from(room).join(session))
+    }
+
+    fn append_journal(&mut self, lines: &[u8]) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.1 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        state.0.extend_from_slice(lines);
+        Ok(())
+    }
+
+    fn sync_journal(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_snapshot(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub struct Rig {
+    pub clock: Arc<TestClock>,
+    pub media: Arc<Media>,
+    pub board: Arc<Board>,
+    pub disk: Disk,
+    pub journal: Journal,
+    pub lanes: Arc<LanePool>,
+    pub pumps: Arc<PumpPool>,
+    pub session: SessionHandle,
+    runtime: tokio::runtime::Runtime,
+    next_id: AtomicU64,
+}
+
+/// One lane that syncs often.
+pub fn settings() -> LaneSettings {
+    LaneSettings { lanes: 1, sync_every: Duration::from_millis(20), ..LaneSettings::default() }
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        Self::with(settings())
+    }
+
+    pub fn with(settings: LaneSettings) -> Self {
+        let clock = Arc::new(TestClock(AtomicU64::new(100_000_000_000)));
+        let (media, board, disk, journal) =
+            (Arc::new(Media::default()), Board::new(), Disk::default(), Journal::default());
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        let start = SessionStart {
+            session_id: SessionId::from("s1"),
+            call_id: "c1".to_owned(),
+            call_kind: CallKind::OneToOne,
+            room: Room { id: "!room:example.org".to_owned(), name: None, encrypted: true },
+            started_by: None,
+            continues: None,
+            recorder: RecorderInfo { name: "test".to_owned(), version: "0".to_owned() },
+            boot_id: "b".to_owned(),
+            earliest_media: None,
+        };
+        let ticking: Arc<dyn Clock> = clock.clone();
+        let store = Box::new(journal.clone());
+        let session =
+            runtime.block_on(open(store, ticking.clone(), start, SessionSettings::default())).unwrap();
+        session.tell(Record::ParticipantAdded {
+            participant: "p1".into(),
+            user_id: Some("@ada:example.org".to_owned()),
+            device_id: None,
+            party_id: None,
+            display_name: Some("Ada".to_owned()),
+        });
+        let storage = Arc::new(disk.clone());
+        let lanes = LanePool::start(storage, ticking.clone(), board.clone(), settings).unwrap();
+        let pumps =
+            PumpPool::start(ticking, media.clone(), lanes.clone(), board.clone(), "test".into()).unwrap();
+        Self {
+            clock,
+            media,
+            board,
+            disk,
+            journal,
+            lanes,
+            pumps,
+            session,
+            runtime,
+            next_id: AtomicU64::new(1),
+        }
+    }
+
+    /// A ring of its own and an order for it. `track` is unique in the process, so that faults do not meet.
+    pub fn ring(&self, codec: Codec, capacity: Option<usize>) -> Arc<TrackRing> {
+        let info = StreamInfo {
+            id: StreamId(1),
+            connection: ConnectionId(1),
+            mid: Mid::from("0"),
+            ssrc: 77,
+            kind: codec.kind(),
+            codec,
+            clock_rate: codec.clock_rate(),
+            channels: 2,
+        };
+        match capacity {
+            Some(capacity) => TrackRing::with_capacity(info, capacity),
+            None => TrackRing::new(info),
+        }
+    }
+
+    pub fn names(&self, track: &str, kind: MediaKind) -> Arc<TrackNames> {
+        let source = match kind {
+            MediaKind::Audio => Source::Microphone,
+            MediaKind::Video => Source::Camera,
+        };
+        self.session.tell(Record::TrackAdded {
+            participant: "p1".into(),
+            track: TrackId::from(track),
+            source: source.into(),
+            kind: kind.into(),
+        });
+        let title = format!("Ada – {}", source.name());
+        Arc::new(TrackNames { track: TrackId::from(track), participant: "p1".into(), source, title })
+    }
+
+    pub fn start(
+        &self,
+        ring: &Arc<TrackRing>,
+        names: &Arc<TrackNames>,
+        because: OpenedBecause,
+    ) -> SegmentHandle {
+        self.pumps.start(SegmentOrder {
+            id: SegmentId(self.next_id.fetch_add(1, Ordering::SeqCst)),
+            ring: Arc::clone(ring),
+            names: Arc::clone(names),
+            opened_because: because,
+            connection: ConnectionId(1),
+            mid: Mid::from("0"),
+            sender_clock: Arc::new(Mutex::new(SenderClock::new())),
+            session: self.session.clone(),
+            folder: self.session.folder().to_path_buf(),
+        })
+    }
+
+    pub fn advance_ms(&self, ms: u64) {
+        self.clock.advance(Duration::from_millis(ms));
+    }
+
+    /// Waits for a segment to say so.
+    pub fn wait(&self, segment: &SegmentHandle, until: impl Fn(&SegmentFacts) -> bool) -> Arc<SegmentFacts> {
+        let mut facts = segment.facts.clone();
+        let result = self.runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, facts.wait_for(|facts| until(facts)))
+                .await
+                .map(|facts| facts.is_ok())
+        });
+        assert_eq!(result, Ok(true), "in vain: {:?}", segment.now());
+        segment.now()
+    }
+
+    pub fn wait_over(&self, segment: &SegmentHandle) -> Arc<SegmentFacts> {
+        self.wait(segment, |facts| facts.phase.is_over())
+    }
+
+    pub fn wait_closed(&self, segment: &SegmentHandle) -> Arc<SegmentFacts> {
+        let facts = self.wait_over(segment);
+        assert_eq!(facts.phase, SegmentPhase::Closed);
+        facts
+    }
+
+    pub fn ask_to_finish(&self, segment: &SegmentHandle) {
+        segment.control.finish(self.clock.now());
+    }
+
+    /// Asks to finish and waits.
+    pub fn finish(&self, segment: &SegmentHandle) -> Arc<SegmentFacts> {
+        self.ask_to_finish(segment);
+        self.wait_closed(segment)
+    }
+
+    pub fn segments(&self) -> Vec<Segment> {
+        self.session.manifest().segments().cloned().collect()
+    }
+
+    /// A file's frames, as a reader that is not ours finds them; and it is one that needs no repair.
+    pub fn frames(&self, name: &str) -> VecDeque<(u64, bool, Vec<u8>)> {
+        let file = self.disk.file(name);
+        let plan = scan(&mut file.as_slice(), file.len() as u64).unwrap();
+        assert!(plan.already_final, "{name} needs a repair");
+        demux(&file).1.into()
+    }
+
+    pub fn data(&self, name: &str) -> Vec<Vec<u8>> {
+        self.frames(name).into_iter().map(|frame| frame.2).collect()
+    }
+
+    pub fn keys_asked(&self) -> u64 {
+        self.media.key_frames_asked.load(Ordering::SeqCst)
+    }
+
+    pub fn panics(&self) -> u64 {
+        self.board.totals.panics_caught.load(Ordering::SeqCst)
+    }
+}
+
+/// Waits for what no channel tells.
+pub fn until(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// The pump has taken all that the ring held.
+pub fn until_taken(ring: &TrackRing) {
+    until("the ring is read", || ring.is_empty());
+}
