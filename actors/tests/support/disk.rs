@@ -77,6 +77,13 @@ impl Disk {
         found.unwrap_or_else(|| panic!("no file {name}")).1.clone()
     }
 
+    /// 0 if it is not there.
+    pub fn length(&self, name: &str) -> u64 {
+        let state = self.state();
+        let found = state.files.iter().find(|(path, _)| path.ends_with(name));
+        found.map_or(0, |(_, file)| file.len() as u64)
+    }
+
     pub fn names(&self) -> Vec<PathBuf> {
         self.state().files.keys().cloned().collect()
     }

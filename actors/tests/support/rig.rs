@@ -269,6 +269,13 @@ impl Rig {
         facts
     }
 
+    /// The name of a segment's file, when the disk has a part of it.
+    pub fn name_on_disk(&self, segment: &SegmentHandle) -> String {
+        let name = self.wait(segment, |facts| facts.file.is_some()).file.clone().unwrap();
+        until("the disk has a part", || self.disk.length(&name) > 0);
+        name
+    }
+
     pub fn ask_to_finish(&self, segment: &SegmentHandle) {
         segment.control.finish(self.clock.now());
     }
