@@ -1,10 +1,13 @@
 // Whole calls of real clients: signalling, media, files.
 
 import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
 import { assertRight, seconds, section, segmentsOf, sentRate } from './expect.mjs';
 import { leave, until } from './processes.mjs';
+import { packets } from '../oracle/probe.mjs';
 import { readTruth } from '../oracle/truth.mjs';
 import { World } from './world.mjs';
 
@@ -44,6 +47,16 @@ describe('calls', () => {
     assert.deepEqual(calls.map(({ encrypted }) => encrypted).sort(), [false, true]);
 
     await seconds(8);
+    // What arrived is on disk already, and what is on disk plays.
+    for (const { callId } of [first, second]) {
+      const { directory } = await world.session(callId, () => true);
+      const names = (await readdir(directory)).filter((name) => /\.(webm|mkv)$/.test(name));
+      assert.equal(names.length, 2, `files in mid-call: ${names}`);
+      for (const name of names) {
+        const { packets: blocks } = await packets(path.join(directory, name));
+        assert.ok(blocks.at(-1)?.ms > 5000, `${name} holds ${blocks.at(-1)?.ms} ms in mid-call`);
+      }
+    }
     const ended = await Promise.all([world.hangUp(ada, first.callId), world.hangUp(ben, second.callId)]);
     for (const { directory, manifest, finalMs } of ended) {
       const { participants } = await assertRight(world, directory);
