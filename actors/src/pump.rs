@@ -37,6 +37,8 @@ pub(crate) struct PumpWorld {
 struct Inbox {
     orders: Vec<Recording>,
     ending: bool,
+    /// Nobody takes orders any more.
+    ended: bool,
 }
 
 struct Shared {
@@ -86,8 +88,14 @@ impl SegmentPlane for PumpPool {
             facts,
             control: Arc::clone(&control),
         };
-        lock(&self.shared.inbox).orders.push(Recording::new(order, control, told));
-        self.shared.wake.notify_all();
+        let mut recording = Recording::new(order, control, told);
+        let mut inbox = lock(&self.shared.inbox);
+        if inbox.ended {
+            recording.give_up("the pumps have ended");
+        } else {
+            inbox.orders.push(recording);
+            self.shared.wake.notify_all();
+        }
         handle
     }
 }
@@ -102,6 +110,7 @@ fn run(shared: &Shared) {
                     inbox = shared.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner);
                 }
                 if inbox.orders.is_empty() {
+                    inbox.ended = true;
                     return;
                 }
             } else if inbox.orders.is_empty() {

@@ -64,7 +64,7 @@ pub struct TrackRing {
     taken: AtomicU64,
     /// The segment that reads; 0 = none.
     reader: AtomicU64,
-    /// What a segment that failed had taken and not yet written: the next one goes on with it.
+    /// The receiver of the segment before, with what it had taken and not yet written: the next one goes on with it.
     carried: Mutex<Option<TrackReceiver>>,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use recorder_core::ids::SegmentId;
 use recorder_core::manifest::{GapCause, Ledger, OpenedBecause, Record};
-use recorder_core::media::{MediaKind, RingItem, Skipped};
+use recorder_core::media::{MediaKind, RingItem};
 use recorder_core::rtp::{
     EncodedFrame, FormatChange, Reason, ReceiverOutput, ReceiverSettings, TrackReceiver,
 };
@@ -292,7 +292,7 @@ impl Recording {
             receiver.drain();
         }
         self.drain_outputs(world, now);
-        let ring = Arc::clone(&self.order.ring);
+        let ring = &self.order.ring;
         let ledger = self.receiver.as_mut().map(|receiver| {
             if ended {
                 let total = ring.counters.received.load(Relaxed);
@@ -300,10 +300,13 @@ impl Recording {
                 ring.note_taken(total);
                 receiver.finish(ring.take_tail(), total)
             } else {
-                receiver.finish(Skipped::default(), receiver.last_ingress())
+                receiver.split()
             }
         });
-        self.receiver = None;
+        if let Some(receiver) = self.receiver.take().filter(|_| !ended) {
+            // The next segment on this ring knows by it what came late or twice.
+            ring.carry(receiver);
+        }
         self.end_reading(ledger.unwrap_or_default(), |file, order, ledger| file.close(order, ledger));
     }
 

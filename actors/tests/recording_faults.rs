@@ -309,3 +309,45 @@ fn a_panic_in_the_pump_ends_one_segment_and_loses_nothing() {
     assert_eq!(rig.disk.was_repaired(&segments[0].file), 1);
     assert_eq!(rig.session.rejected(), 0, "each end is told once");
 }
+
+#[test]
+fn a_panic_in_the_middle_of_a_frames_way_still_accounts_for_its_packets() {
+    let rig = Rig::new();
+    let ring = rig.ring(Codec::Vp8, None);
+    let names = rig.names("fault-10", MediaKind::Video);
+    let first = rig.start(&ring, &names, OpenedBecause::First);
+    let mut sender = Sender::new(&ring, &rig.clock);
+    sender.frames(30, 30, 3000);
+    rig.wait(&first, |facts| facts.files == 1);
+    rig.media.panics.store(1, Ordering::SeqCst);
+    // A picture is lost, and a key frame asked for, which panics.
+    let lost = sender.next(false, 3000);
+    drop(sender.make(lost));
+    let asked = rig.keys_asked();
+    for _ in 0..100 {
+        sender.frame(false, 3000);
+        sender.tick();
+    }
+    let facts = rig.wait_over(&first);
+    assert!(why_failed(&facts).contains("told to panic") && rig.keys_asked() > asked);
+    assert!(facts.ledger.balances(), "{:?}", facts.ledger);
+    let second = rig.start(&ring, &names, OpenedBecause::WriterRestarted);
+    sender.frames(30, 30, 3000);
+    ring.end();
+    let facts = rig.wait_closed(&second);
+    assert!(facts.ledger.balances(), "{:?}", facts.ledger);
+    let segments = rig.segments();
+    assert_eq!(received(&segments), sender.entered());
+    let sent = sender.data();
+    assert_eq!(rig.data(&segments[0].file), sent[..30]);
+    assert_eq!(rig.data(&segments[1].file), sent[131..]);
+}
+
+#[test]
+fn pumps_that_have_ended_refuse_orders() {
+    let rig = Rig::new();
+    rig.pumps.shut_down();
+    let ring = rig.ring(Codec::Opus, None);
+    let segment = rig.start(&ring, &rig.names("fault-11", MediaKind::Audio), OpenedBecause::First);
+    assert_eq!(why_failed(&segment.now()), "the pumps have ended");
+}

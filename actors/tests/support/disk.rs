@@ -84,6 +84,11 @@ impl Disk {
         found.map_or(0, |(_, file)| file.len() as u64)
     }
 
+    /// Bytes of the longest file.
+    pub fn longest(&self) -> u64 {
+        self.state().files.values().map(|file| file.len() as u64).max().unwrap_or(0)
+    }
+
     pub fn names(&self) -> Vec<PathBuf> {
         self.state().files.keys().cloned().collect()
     }

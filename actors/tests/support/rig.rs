@@ -55,6 +55,8 @@ impl Clock for TestClock {
 #[derive(Default)]
 pub struct Media {
     pub key_frames_asked: AtomicU64,
+    /// So many requests panic.
+    pub panics: AtomicU64,
 }
 
 impl MediaPlane for Media {
@@ -75,6 +77,8 @@ impl MediaPlane for Media {
 
     fn request_key_frame(&self, _: ConnectionId, _: Mid, _: StreamId) {
         self.key_frames_asked.fetch_add(1, Ordering::SeqCst);
+        let told = self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(told.is_err(), "told to panic");
     }
 
     fn close(&self, _: ConnectionId) {}

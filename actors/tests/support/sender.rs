@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use recorder_actors::ports::Clock;
 use recorder_actors::ring::TrackRing;
-use recorder_core::media::{Codec, RtpPacket};
+use recorder_core::media::{Codec, RtpPacket, Skipped};
 
 use super::rig::{TestClock, until_taken};
 use super::rtp_support::{Sent, packet, send};
@@ -92,6 +92,13 @@ impl Sender {
             self.ring.counters.received.fetch_add(1, Ordering::Relaxed);
             self.ring.push_packet(packet);
         }
+    }
+
+    /// Repeats that enter and are not delivered.
+    pub fn skip_duplicates(&mut self, count: u32) {
+        self.ingress += u64::from(count);
+        self.ring.counters.received.fetch_add(count.into(), Ordering::Relaxed);
+        self.ring.skip(Skipped { duplicate: count, ..Skipped::default() });
     }
 
     pub fn frame(&mut self, key: bool, size: usize) {
