@@ -178,9 +178,9 @@ fn steps(seed: u64, count: usize) -> Vec<Step> {
         .collect()
 }
 
+#[expect(clippy::print_stdout, reason = "tells of the seed that failed")]
 fn whatever_happens(codec: Codec) {
-    let seeds = std::env::var("SEEDS").map_or(12, |text| text.parse().unwrap());
-    for seed in 1..=seeds {
+    for seed in 1..=12 {
         let mut run = Run::new(codec, &format!("property-{}-{seed}", codec.name()));
         let steps = steps(seed, 60);
         for (index, step) in steps.iter().enumerate() {
