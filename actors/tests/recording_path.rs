@@ -225,7 +225,7 @@ fn of_two_segments_on_one_ring_the_second_goes_on_where_the_first_ended() {
     let mut sender = Sender::new(&ring, &rig.clock);
     sender.frames(77, 1, 80);
     // Ordered before the first has ended: it waits for it.
-    let second = rig.start(&ring, &names, OpenedBecause::DiskResumed);
+    let second = rig.start(&ring, &names, OpenedBecause::SourceOn);
     rig.finish(&first);
     sender.frames(33, 1, 80);
     ring.end();

@@ -89,7 +89,7 @@ impl Run {
             Step::Next => {
                 let current = self.segments.last().unwrap();
                 self.rig.ask_to_finish(current);
-                self.start(OpenedBecause::DiskResumed);
+                self.start(OpenedBecause::SourceOn);
             }
         }
         // A writer would look each second, or when nudged.
