@@ -2,6 +2,9 @@
 //!
 //! Payload targets read their input as packets: two bytes of length, big endian, before each.
 
+use std::time::Duration;
+
+use recorder_core::call::{CallSignal, RoomEvent, SignalBody};
 use recorder_core::media::{Codec, RtpPacket, Skipped};
 use recorder_core::rtp::{
     ReceiverOutput, ReceiverSettings, TrackReceiver, av1, h264, h265, nal, opus as toc, vp8 as v8, vp9 as v9,
@@ -21,7 +24,50 @@ pub const TARGETS: &[(&str, Entry)] = &[
     ("opus", opus),
     ("receiver", receiver),
     ("mux_repair", recorder_core::mux::fuzz_scan),
+    ("call_signal", call_signal),
 ];
+
+/// The content of a room event as JSON, read as every kind of call event in turn. What is taken is bounded.
+pub fn call_signal(data: &[u8]) {
+    const KINDS: [&str; 12] = [
+        "m.call.invite",
+        "m.call.answer",
+        "m.call.candidates",
+        "m.call.select_answer",
+        "m.call.negotiate",
+        "m.call.sdp_stream_metadata_changed",
+        "org.matrix.call.sdp_stream_metadata_changed",
+        "m.call.reject",
+        "m.call.hangup",
+        "m.call.replaces",
+        "m.call.",
+        "m.room.message",
+    ];
+    let Ok(content) = serde_json::from_slice::<serde_json::Value>(data) else { return };
+    for kind in KINDS {
+        let event = RoomEvent {
+            room: "!room:example.org".to_owned(),
+            event_id: "$event".to_owned(),
+            sender: "@ada:example.org".to_owned(),
+            event_type: kind.to_owned(),
+            content: content.clone(),
+            received: BootTime(1),
+            age: Duration::ZERO,
+        };
+        let Ok(signal) = CallSignal::parse(&event) else { continue };
+        assert!(kind != "m.room.message");
+        assert!(signal.call_id.len() <= 255 && signal.party.is_none_or(|party| party.len() <= 255));
+        match signal.body {
+            SignalBody::Invite { lifetime, offer, .. } => {
+                assert!(lifetime <= Duration::from_secs(600) && offer.len() <= 64 * 1024);
+            }
+            SignalBody::Negotiate { sdp, .. } => assert!(sdp.len() <= 64 * 1024),
+            SignalBody::Candidates(candidates) => assert!(candidates.len() <= 100),
+            SignalBody::MetadataChanged(streams) => assert!(streams.len() <= 64),
+            _ => {}
+        }
+    }
+}
 
 fn packets(mut data: &[u8]) -> Vec<&[u8]> {
     let mut packets = Vec::new();
