@@ -34,6 +34,8 @@ use crate::web::{self, WebError, WebSettings};
 
 /// How long calls may take to end in order when the daemon stops.
 const CALLS_LIMIT: Duration = Duration::from_secs(4);
+/// How long the account's last requests may take then.
+const ACCOUNT_LIMIT: Duration = Duration::from_secs(1);
 /// After this the process ends whatever is open; the next start repairs it.
 const HARD_LIMIT: Duration = Duration::from_secs(5);
 /// A media loop that has not gone round for so long is dead.
@@ -71,7 +73,8 @@ impl DaemonError {
                 ErrorClass::Storage if matches!(error, AccountError::StoreLocked { .. }) => exit::EX_TEMPFAIL,
                 ErrorClass::Storage => exit::EX_CONFIG,
             },
-            Self::Disk(DiskError::Locked { .. }) | Self::Web(WebError::Listen { .. }) => exit::EX_TEMPFAIL,
+            Self::Disk(DiskError::Locked { .. } | DiskError::Unavailable { .. })
+            | Self::Web(WebError::Listen { .. }) => exit::EX_TEMPFAIL,
             Self::Disk(_) | Self::Allow(_) | Self::Web(WebError::Token { .. }) => exit::EX_CONFIG,
             Self::Recording(RecordingError::Media(_)) => exit::EX_TEMPFAIL,
             Self::Recording(RecordingError::Disk(_)) => exit::EX_CONFIG,
@@ -83,47 +86,28 @@ impl DaemonError {
 
 /// Runs until `stop` resolves or something inside cannot go on. Call it on an actix system whose tokio runtime has
 /// several threads: the tree stays on this thread, everything else goes to the others.
+///
+/// Returns within seconds of the stop, whatever hangs; threads that hang are left behind, so the caller is to end the
+/// process and not to wait for them.
 pub async fn run(
     settings: Settings,
     stop: impl Future<Output = StopCause>,
     environment: &[(String, String)],
 ) -> Result<(), DaemonError> {
     let notifier = Arc::new(Notifier::new(environment).map_err(DaemonError::Service)?);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let board = Board::new();
-    let directory = settings.recordings.directory.clone();
-    let lock = disk::take_folder(&directory)?;
-    let page = web::serve(WebSettings::from_settings(&settings)?, Arc::clone(&board), Arc::clone(&clock))?;
-    tracing::info!(address = %page.address, "status page");
-    let cut_off = recover(&directory, &clock, &board).await;
-    let path = RecordingPath::start(
-        &directory,
-        settings.recordings.reserve.0,
-        media_settings(&settings),
-        Arc::clone(&board),
-        lock,
-        cut_off,
-    )?;
-    for address in path.media.bound() {
-        tracing::info!(%address, "media port");
-    }
-
-    let account_settings = account_settings(&settings)?;
-    let hello = greeting(&settings.matrix.user);
-    let hello = Greeting { plain: hello.plain, html: hello.html };
-    let (account, deliveries) =
-        Box::pin(MatrixAccount::connect(&account_settings, Arc::clone(&clock), Arc::clone(&board), hello))
-            .await?;
-    tracing::info!(user = %account.user_id(), device = %account.device_id(), "logged in");
-
-    let (live_calls, left) = LiveCallFile::open(&account_settings.state_dir);
-    let tree = Tree::start(&settings, &path, &account, live_calls, &left, deliveries);
-    let watchdog = notifier.watch(Arc::clone(&board), Arc::clone(&clock)).map_err(DaemonError::Service)?;
-    let notified = actix::spawn(tell_ready(Arc::clone(&notifier), account.clone()));
+    let mut stop = std::pin::pin!(stop);
+    // A repair or a login that takes long can be stopped as well; nothing is recorded yet.
+    let running = tokio::select! {
+        cause = &mut stop => return ended(cause),
+        running = Box::pin(Running::start(&settings)) => running?,
+    };
+    let (board, clock) = (Arc::clone(&running.path.board), Arc::clone(&running.path.clock));
+    let watchdog = notifier.watch(board, clock).map_err(DaemonError::Service)?;
+    let notified = actix::spawn(tell_ready(Arc::clone(&notifier), running.account.clone()));
 
     let cause = tokio::select! {
-        cause = stop => cause,
-        cause = tree.mind(&path) => cause,
+        cause = &mut stop => cause,
+        cause = running.tree.mind(&running.path) => cause,
     };
     match &cause {
         StopCause::Signal(name) => tracing::info!(signal = name, "stopping"),
@@ -131,25 +115,68 @@ pub async fn run(
     }
     notifier.stopping();
     notified.abort();
-    if tokio::time::timeout(HARD_LIMIT, shut_down(tree, path, account, page)).await.is_err() {
+    if tokio::time::timeout(HARD_LIMIT, running.shut_down()).await.is_err() {
         tracing::error!("not everything was finished in time; the next start repairs the rest");
     }
     drop(watchdog);
+    ended(cause)
+}
+
+fn ended(cause: StopCause) -> Result<(), DaemonError> {
     match cause {
         StopCause::Signal(_) => Ok(()),
         StopCause::Fault(why) => Err(DaemonError::Fault(why)),
     }
 }
 
-/// Files → account → threads → page. Calls have been told first.
-async fn shut_down(tree: Tree, path: RecordingPath, account: MatrixAccount, page: web::WebHandle) {
-    tree.shut_down().await;
-    account.stop().await;
-    let ended = tokio::task::spawn_blocking(move || path.shut_down()).await;
-    if ended.is_err() {
-        tracing::error!("the recording threads did not end in order");
+/// Everything that runs.
+struct Running {
+    path: RecordingPath,
+    account: MatrixAccount,
+    tree: Tree,
+    page: web::WebHandle,
+}
+
+impl Running {
+    async fn start(settings: &Settings) -> Result<Self, DaemonError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let board = Board::new();
+        let directory = settings.recordings.directory.clone();
+        let lock = disk::take_folder(&directory)?;
+        let page = web::serve(WebSettings::from_settings(settings)?, Arc::clone(&board), Arc::clone(&clock))?;
+        tracing::info!(address = %page.address, "status page");
+        let cut_off = recover(&directory, &clock, &board).await;
+        let reserve = settings.recordings.reserve.0;
+        let media = media_settings(settings);
+        let path = RecordingPath::start(&directory, reserve, media, Arc::clone(&board), lock, cut_off)?;
+        for address in path.media.bound() {
+            tracing::info!(%address, "media port");
+        }
+        let account_settings = account_settings(settings)?;
+        let hello = greeting(&settings.matrix.user);
+        let hello = Greeting { plain: hello.plain, html: hello.html };
+        let connecting = MatrixAccount::connect(&account_settings, Arc::clone(&clock), Arc::clone(&board), hello);
+        let (account, deliveries) = Box::pin(connecting).await?;
+        tracing::info!(user = %account.user_id(), device = %account.device_id(), "logged in");
+        let (live_calls, left) = LiveCallFile::open(&account_settings.state_dir);
+        let tree = Tree::start(settings, &path, &account, live_calls, &left, deliveries);
+        Ok(Self { path, account, tree, page })
     }
-    page.stop().await;
+
+    /// Calls, then what is on its way to the disk and the account at the same time, then the page.
+    async fn shut_down(self) {
+        let Self { path, account, tree, page } = self;
+        tree.shut_down().await;
+        let files = tokio::task::spawn_blocking(move || path.shut_down());
+        let (files, account) = tokio::join!(files, tokio::time::timeout(ACCOUNT_LIMIT, account.stop()));
+        if files.is_err() {
+            tracing::error!("the recording threads did not end in order");
+        }
+        if account.is_err() {
+            tracing::warn!("the account's last requests were given up");
+        }
+        page.stop().await;
+    }
 }
 
 /// The actor tree with what keeps its root alive.
@@ -178,7 +205,7 @@ impl Tree {
             segments: Arc::clone(&path.pumps) as _,
             signalling: Arc::new(MatrixSignalling::new(account.clone())),
             sessions: Arc::clone(&path.sessions) as _,
-            live_calls: Arc::new(live_calls),
+            live_calls: Arc::new(live_calls.clone()),
             disk: path.disk.clone(),
             board: Arc::clone(&path.board),
             numbers: Numbers::default(),
@@ -204,7 +231,7 @@ impl Tree {
             settings.matrix.clone(),
         ));
         if !left.is_empty() {
-            actix::spawn(legacy_call::say_farewell(account.clone(), left.to_vec()));
+            actix::spawn(legacy_call::say_farewell(account.clone(), live_calls, left.to_vec()));
         }
         Self { shared, slot }
     }
@@ -237,6 +264,11 @@ impl Tree {
 
     /// Refuses new calls, hangs up, and waits until every session is complete.
     async fn shut_down(&self) {
+        self.shared.refuse_new_calls();
+        if self.slot.addr().is_none() {
+            // It failed, but the calls are in its slots, and somebody has to end them.
+            start_supervisor(&self.slot, &self.shared);
+        }
         if let Some(supervisor) = self.slot.addr() {
             supervisor.do_send(ShutDown);
         }

@@ -98,16 +98,14 @@ fn run(config: Option<&std::path::Path>) -> u8 {
             redactor.keep_out(&secret);
         }
     }
-    let ended = system().block_on(async {
-        let stop = async {
-            match shutdown::asked_to_stop().await {
-                Ok(cause) => cause,
-                Err(error) => shutdown::StopCause::Fault(format!("signals cannot be heard: {error}")),
-            }
-        };
-        daemon::run(settings, stop, &environment_all()).await
+    let system = system();
+    let ended = system.block_on(async {
+        match shutdown::Signals::hear() {
+            Ok(signals) => daemon::run(settings, signals.asked_to_stop(), &environment_all()).await,
+            Err(error) => Err(daemon::DaemonError::Fault(format!("signals cannot be heard: {error}"))),
+        }
     });
-    match ended {
+    let code = match ended {
         Ok(()) => exit::OK,
         Err(error) => {
             tracing::error!(%error, "the recorder ends");
@@ -115,7 +113,10 @@ fn run(config: Option<&std::path::Path>) -> u8 {
             complain(&format_args!("matrix-call-recorder: {error}"));
             error.exit_code()
         }
-    }
+    };
+    // Not by returning: a thread that hangs in the disk would be waited for, and the store's connections are to be
+    // dropped by nobody after their runtime.
+    std::process::exit(code.into())
 }
 
 /// The tree's thread is this one; tasks of the shared runtime go to threads of their own.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Why the daemon stops.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,15 +13,25 @@ pub enum StopCause {
     Fault(String),
 }
 
-/// Resolves at the first SIGTERM or SIGINT.
-///
-/// # Errors
-/// The handlers cannot be set.
-pub async fn asked_to_stop() -> io::Result<StopCause> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => StopCause::Signal("SIGTERM"),
-        _ = interrupt.recv() => StopCause::Signal("SIGINT"),
-    })
+/// SIGTERM and SIGINT, heard from the moment this exists.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// # Errors
+    /// The handlers cannot be set.
+    pub fn hear() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Resolves at the first of them.
+    pub async fn asked_to_stop(mut self) -> StopCause {
+        tokio::select! {
+            _ = self.terminate.recv() => StopCause::Signal("SIGTERM"),
+            _ = self.interrupt.recv() => StopCause::Signal("SIGINT"),
+        }
+    }
 }

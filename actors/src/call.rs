@@ -5,11 +5,11 @@
 //! told lies in a bounded inbox there; a panic drops the one input that was being handled.
 
 mod finish;
+mod outbox;
 mod slot;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 use recorder_core::call::{
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use self::finish::finish;
 pub use self::slot::{CallInput, CallShared};
-use self::slot::{Ending, Outbound, PeerPlace};
+use self::slot::{Ending, PeerPlace};
 use crate::journal::event;
 use crate::observe::{ActorKind, Severity, Totals};
 use crate::peer::{PeerActor, PeerShared, Wanted};
@@ -31,13 +31,6 @@ use crate::ports::{ConnectionFacts, ConnectionState, LiveCall, SessionOrder};
 use crate::session::SessionHandle;
 use crate::supervise::{Check, Nudge, Slot, lock, tick_every_second};
 use crate::testing::{Point, visit};
-
-/// How long an event may be tried.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Within a shutdown.
-const SHORT_PATIENCE: Duration = Duration::from_secs(2);
-/// How long files may take to close before the session is finished without them.
-const CLOSING_LIMIT: Duration = Duration::from_secs(30);
 
 pub struct CallActor {
     shared: Arc<CallShared>,
@@ -96,6 +89,10 @@ impl CallActor {
 
     fn perform(&self, actions: Vec<CallAction>) {
         let shared = &self.shared;
+        if actions.contains(&CallAction::End(CallEnd::Shutdown)) {
+            // What waits to be sent gets the time that a shutdown has, and no more.
+            shared.outbox.hurry();
+        }
         for action in actions {
             match action {
                 CallAction::Open { offer } => self.open(offer),
@@ -117,9 +114,7 @@ impl CallActor {
                     if event.event_type == "m.call.answer" {
                         Totals::count(&shared.world.board.totals.calls_answered);
                     }
-                    let shutting_down = lock(&shared.ending).is_some_and(|e| e.end == CallEnd::Shutdown);
-                    let patience = if shutting_down { SHORT_PATIENCE } else { PATIENCE };
-                    shared.send(Outbound::Event(event, patience));
+                    shared.outbox.event(event);
                 }
                 CallAction::BeginRecording => shared.want_session.store(true, Ordering::Release),
                 // The peer was given the newer map before these actions.
@@ -127,8 +122,7 @@ impl CallActor {
                 CallAction::Note(fact) => self.note(fact),
                 CallAction::End(end) => {
                     tracing::info!(call = %shared.key, reason = end.name(), "call ended");
-                    let now = shared.world.clock.now();
-                    lock(&shared.ending).get_or_insert(Ending { end, since: now });
+                    lock(&shared.ending).get_or_insert(Ending { end });
                 }
                 CallAction::Ignored => Totals::count(&shared.world.board.totals.signals_ignored),
             }
@@ -151,6 +145,11 @@ impl CallActor {
             let answer = match world.media.accept(shared.connection_id, offer, turn).await {
                 Ok((answer, facts)) => {
                     *lock(&shared.connection) = Some(facts);
+                    if lock(&shared.ending).is_some() {
+                        // The call ended while its answer was being made, so nobody else will close this.
+                        world.media.close(shared.connection_id);
+                        return;
+                    }
                     Ok(answer.sdp)
                 }
                 Err(error) => {
@@ -299,10 +298,9 @@ impl CallActor {
             ice_restarts: AtomicU32::new(0),
         });
         *lock(&shared.peer) = Some(PeerPlace { slot, shared: peer });
-        shared.send(Outbound::Message(
-            recording_begun(&shared.caller, &name, &shared.world.settings.user),
-            PATIENCE,
-        ));
+        if lock(&shared.ending).is_none() {
+            shared.outbox.message(recording_begun(&shared.caller, &name, &shared.world.settings.user));
+        }
         let what = format!("{name} is being recorded");
         shared.world.board.happened(shared.world.clock.utc_micros(), Severity::Info, what);
     }
@@ -319,19 +317,21 @@ impl CallActor {
         if shared.opening_session.load(Ordering::Acquire) {
             return;
         }
-        let closing_over = shared.world.clock.now().saturating_since(ending.since) > CLOSING_LIMIT;
-        if let Some(peer) = &*lock(&shared.peer) {
-            let told = std::mem::replace(&mut lock(&peer.shared.wanted).stop, true);
-            if !told {
-                peer.slot.nudge();
-            }
-            if !(told && peer.shared.is_idle()) && !closing_over {
-                return;
-            }
+        if shared.want_session.load(Ordering::Acquire) && !self.session_settled() {
+            return;
+        }
+        // However long the disk takes: a session is told ended when its files are closed, or not at all.
+        if !shared.files_closed() {
+            return;
         }
         if !shared.finishing.swap(true, Ordering::AcqRel) {
-            actix::spawn(finish(Arc::clone(shared), ending.end));
+            shared.run_to_done(finish(Arc::clone(shared), ending.end));
         }
+    }
+
+    /// The session that was wanted is there with its peer, or will never be.
+    fn session_settled(&self) -> bool {
+        self.shared.session_failed.load(Ordering::Acquire) || lock(&self.shared.peer).is_some()
     }
 
     fn publish(&self) {

@@ -68,7 +68,7 @@ impl PumpPool {
         Ok(Arc::new(Self { shared, thread: Mutex::new(Some(thread)) }))
     }
 
-    /// Ends the thread once every segment is over. Blocks as long as that takes.
+    /// Finishes every segment, whoever ordered it, and ends the thread when all are over. Blocks as long as that takes.
     pub fn shut_down(&self) {
         lock(&self.shared.inbox).ending = true;
         self.shared.wake.notify_all();
@@ -119,6 +119,10 @@ fn run(shared: &Shared) {
             for recording in inbox.orders.drain(..) {
                 segments.insert(recording.id(), recording);
             }
+        }
+        if lock(&shared.inbox).ending {
+            let now = shared.world.clock.now();
+            segments.values().for_each(|recording| recording.finish_now(now));
         }
         // In the order of their making, so that the earlier of two segments on one ring reads it to its end first.
         let mut ids: Vec<_> = segments.keys().copied().collect();

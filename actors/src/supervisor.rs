@@ -1,6 +1,6 @@
 //! SupervisorActor: one. Decides which invites are answered, routes signals, owns the calls' slots, beats the heart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use recorder_core::call::{
     CallDesk, CallEnd, CallSignal, DeskAction, OneToOne, Refusal, RoomEvent, is_call_event,
 };
 use recorder_core::ids::CallKey;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::call::{CallActor, CallInput, CallShared};
 use crate::observe::{ActorKind, Severity, Totals};
@@ -19,6 +19,9 @@ use crate::world::World;
 
 /// Refused senders that are logged by name; later ones are only counted.
 const MOST_REFUSED: usize = 1024;
+
+/// Rejections that may be under way at once.
+const MOST_REJECTIONS: usize = 16;
 
 /// Room events of one sync batch, in order. The sender awaits the answer, so that at most one batch is in the mailbox.
 #[derive(Debug, Message)]
@@ -57,7 +60,9 @@ pub struct SupervisorShared {
     calls: Mutex<BTreeMap<CallKey, CallPlace>>,
     shutting_down: AtomicBool,
     running: watch::Sender<usize>,
-    refused: Mutex<std::collections::HashSet<String>>,
+    refused: Mutex<HashSet<String>>,
+    /// Rejections under way; beyond the bound an invite is refused in silence, and counted.
+    rejections: Arc<Semaphore>,
 }
 
 impl SupervisorShared {
@@ -70,12 +75,18 @@ impl SupervisorShared {
             shutting_down: AtomicBool::new(false),
             running: watch::Sender::new(0),
             refused: Mutex::default(),
+            rejections: Arc::new(Semaphore::new(MOST_REJECTIONS)),
         })
     }
 
     /// How many calls the tree holds.
     pub fn running(&self) -> watch::Receiver<usize> {
         self.running.subscribe()
+    }
+
+    /// From now on invites are refused, whether or not a supervisor lives.
+    pub fn refuse_new_calls(&self) {
+        self.shutting_down.store(true, Ordering::Release);
     }
 
     /// A call of an earlier process was hung up: its invite is not to be answered.
@@ -232,6 +243,7 @@ impl SupervisorActor {
                 tracing::warn!(caller = %invite.sender, "a call was rejected because calls.max are running");
             }
         }
+        let Ok(turn) = Arc::clone(&self.shared.rejections).try_acquire_owned() else { return };
         let event = OneToOne::refuse(invite, &world.settings.device);
         let sending = world.signalling.send(
             invite.room.clone(),
@@ -243,6 +255,7 @@ impl SupervisorActor {
             if let Err(error) = sending.await {
                 tracing::debug!(%error, "a rejection could not be sent");
             }
+            drop(turn);
         });
     }
 }

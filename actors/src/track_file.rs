@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use recorder_core::ids::SegmentId;
 use recorder_core::manifest::{GapCause, Ledger, OpenedBecause, Record};
-use recorder_core::media::{MediaKind, RingItem};
+use recorder_core::media::{MediaKind, RingItem, Skipped};
 use recorder_core::rtp::{
     EncodedFrame, FormatChange, Reason, ReceiverOutput, ReceiverSettings, TrackReceiver,
 };
@@ -52,6 +52,8 @@ pub(crate) struct Recording {
     /// What the totals have of this segment.
     counted: Ledger,
     read_to_end: bool,
+    /// Packets that arrived earlier belong to a pause and are passed over.
+    fresh_after: Option<BootTime>,
     /// The first failure of this segment or of one of its files.
     failure: Option<String>,
 }
@@ -81,6 +83,7 @@ impl Recording {
             bytes_at_progress: 0,
             counted: Ledger::default(),
             read_to_end: false,
+            fresh_after: None,
             failure: None,
         }
     }
@@ -91,6 +94,13 @@ impl Recording {
 
     pub(crate) fn is_over(&self) -> bool {
         self.facts.phase.is_over()
+    }
+
+    /// As if its writer had asked, for an end that no writer asked for.
+    pub(crate) fn finish_now(&self, now: BootTime) {
+        if self.control.finish_requested().is_none() {
+            self.control.finish(now);
+        }
     }
 
     /// Its ring is not yet read to the end of its share.
@@ -134,14 +144,27 @@ impl Recording {
 
     /// Becomes the ring's reader, once the segment before has read its share.
     fn take_ring(&mut self, world: &PumpWorld, now: BootTime) -> bool {
-        if self.receiver.is_some() {
+        if self.receiver.is_some() || self.fresh_after.is_some() {
             return true;
         }
         let ring = &self.order.ring;
         if !ring.claim(self.order.id) {
             return false;
         }
-        self.receiver = Some(ring.take_carried().unwrap_or_else(|| {
+        if self.because == OpenedBecause::DiskResumed {
+            // Nobody read while there was no space. What the ring kept of that pause is old, and was not to be written.
+            self.fresh_after = Some(now);
+            return true;
+        }
+        self.take_up(world, now);
+        true
+    }
+
+    /// Begins to read: with what the segment before left, or afresh.
+    fn take_up(&mut self, world: &PumpWorld, now: BootTime) {
+        let ring = &self.order.ring;
+        let carried = ring.take_carried().filter(|_| self.because != OpenedBecause::DiskResumed);
+        self.receiver = Some(carried.unwrap_or_else(|| {
             TrackReceiver::new(
                 ring.info.codec,
                 ring.info.clock_rate,
@@ -152,15 +175,24 @@ impl Recording {
         if ring.info.kind == MediaKind::Video {
             self.ask_key_frame(world, now);
         }
-        true
     }
 
     /// Whether the ring was seen empty.
     fn read(&mut self, world: &PumpWorld, now: BootTime) -> bool {
         for _ in 0..MOST_PER_TURN {
             match self.order.ring.pop() {
-                Some(RingItem::Packet(packet)) => {
+                Some(RingItem::Packet(mut packet)) => {
                     let arrival = packet.arrival;
+                    if let Some(pause_end) = self.fresh_after {
+                        if arrival < pause_end {
+                            self.order.ring.note_taken(packet.ingress);
+                            continue;
+                        }
+                        self.fresh_after = None;
+                        packet.skipped = Skipped::default();
+                        self.order.ring.note_taken(packet.ingress - 1);
+                        self.take_up(world, now);
+                    }
                     self.order.ring.note_taken(packet.ingress);
                     if let Some(receiver) = &mut self.receiver {
                         receiver.push(packet);

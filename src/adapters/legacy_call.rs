@@ -6,13 +6,14 @@ use std::time::Duration;
 use actix::MailboxError;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use recorder_actors::ports::{LiveCall, RoomFacts, Signalling, SignallingError, TurnServer};
+use recorder_actors::ports::{LiveCall, LiveCalls as _, RoomFacts, Signalling, SignallingError, TurnServer};
 use recorder_actors::supervise::Slot;
 use recorder_actors::supervisor::{self, Deliver, SupervisorActor};
 use recorder_core::call::{self, Announcement, Version, hangup_for, recording_interrupted};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::live_calls::LiveCallFile;
 use super::matrix::{Delivery, MatrixAccount, SendError};
 use crate::settings::Matrix as MatrixSettings;
 
@@ -155,22 +156,31 @@ async fn deliver(supervisor: &Slot<SupervisorActor>, message: Deliver) {
 
 /// Hangs up the calls that an earlier process had answered, as soon as the account has synced, and tells the rooms.
 /// Their keys died with that process, so nothing else can be done for them.
-pub async fn say_farewell(account: MatrixAccount, left: Vec<LiveCall>) {
+pub async fn say_farewell(account: MatrixAccount, live_calls: LiveCallFile, left: Vec<LiveCall>) {
     let mut state = account.state();
     if state.wait_for(|state| state.first_sync_done).await.is_err() {
         return;
     }
     let device = account.device_id();
     let farewells = left.into_iter().map(|call| {
-        let (account, device) = (account.clone(), device.clone());
+        let (account, device, live_calls) = (account.clone(), device.clone(), live_calls.clone());
         async move {
             let version = if call.version == 0 { Version::V0 } else { Version::V1 };
             let hangup = hangup_for(&call.call_id, &device, version);
             let sent = account.send(&call.room, hangup.event_type, hangup.content, FAREWELL).await;
-            if let Err(error) = sent {
-                tracing::warn!(room = %call.room, %error, "a call cut off by a restart could not be hung up");
-                return;
+            match sent {
+                Ok(_) => {}
+                Err(SendError::NotInRoom { .. } | SendError::Refused { .. }) => {
+                    // For good: there is nobody to be told.
+                    live_calls.remove(call.room, call.call_id).await;
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(room = %call.room, %error, "a call cut off by a restart could not be hung up");
+                    return;
+                }
             }
+            live_calls.remove(call.room.clone(), call.call_id.clone()).await;
             tracing::info!(room = %call.room, "a call cut off by a restart was hung up");
             let told = message_content(&recording_interrupted(Some(&call.caller)));
             if let Err(error) = account.send(&call.room, "m.room.message", told, FAREWELL).await {

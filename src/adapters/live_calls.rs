@@ -21,13 +21,14 @@ pub struct LiveCallFile {
 }
 
 impl LiveCallFile {
-    /// Reads what an earlier process left, and begins with an empty list of its own. A file that cannot be read counts
-    /// as empty: callers of an earlier process then hang up by themselves.
+    /// Reads what an earlier process left. It stays on the list until it is removed like any other call: when its
+    /// hang-up is sent. A file that cannot be read counts as empty: those callers then hang up by themselves.
     pub fn open(state_directory: &Path) -> (Self, Vec<LiveCall>) {
         let path = state_directory.join("live-calls.json");
-        let left =
+        let left: Vec<LiveCall> =
             fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        (Self { path, calls: Arc::default() }, left)
+        let calls = left.iter().map(|call| ((call.room.clone(), call.call_id.clone()), call.clone())).collect();
+        (Self { path, calls: Arc::new(Mutex::new(calls)) }, left)
     }
 
     fn change(&self, change: impl FnOnce(&mut Calls) + Send + 'static) -> BoxFuture<'static, ()> {
@@ -90,8 +91,13 @@ mod tests {
         first.add(call("a")).await;
         first.add(call("b")).await;
         first.remove("!r:hs".into(), "a".into()).await;
-        let (_, left) = LiveCallFile::open(folder.path());
+        let (second, left) = LiveCallFile::open(folder.path());
         assert_eq!(left, [call("b")]);
+        second.add(call("c")).await;
+        let (third, left) = LiveCallFile::open(folder.path());
+        assert_eq!(left, [call("b"), call("c")], "b has not been hung up yet");
+        third.remove("!r:hs".into(), "b".into()).await;
+        assert_eq!(LiveCallFile::open(folder.path()).1, [call("c")]);
     }
 
     #[test]

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use recorder_core::call::{CallEnd, Saved, recording_saved};
 use recorder_core::manifest::{EndReason, EventKind, LeaveReason, Record};
 
-use super::slot::{CallShared, Outbound};
-use super::{PATIENCE, SHORT_PATIENCE, caller_id};
+use super::caller_id;
+use super::slot::CallShared;
 use crate::clock_fit;
 use crate::journal::event;
 use crate::observe::{Severity, Totals};
@@ -16,14 +15,10 @@ use crate::ports::DiskLevel;
 use crate::session::SessionEnd;
 use crate::supervise::lock;
 
-/// How long journal and manifest may take at the end.
-pub(super) const FINISH_LIMIT: Duration = Duration::from_secs(30);
-
 /// What remains when every file is closed; resolves when the call is done.
 pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
     let world = Arc::clone(&shared.world);
     let session = lock(&shared.session).clone();
-    let patience = if end == CallEnd::Shutdown { SHORT_PATIENCE } else { PATIENCE };
     if let Some(session) = session {
         let peer = lock(&shared.peer).as_ref().map(|peer| Arc::clone(&peer.shared));
         if let Some(peer) = peer {
@@ -37,24 +32,23 @@ pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
         session.tell(event(at_s, EventKind::Left, Some(&participant), None));
         session.tell(Record::PresenceEnded { participant, at_s, reason: Some(leave_reason(end).into()) });
         let end_of_session = SessionEnd::because(end_reason(end, *world.disk.borrow()));
-        let saved = match tokio::time::timeout(FINISH_LIMIT, session.finish(end_of_session)).await {
-            Ok(Ok(manifest)) => crate::snapshot::saved(&manifest),
-            Ok(Err(error)) => {
+        let saved = match session.finish(end_of_session).await {
+            Ok(manifest) => crate::snapshot::saved(&manifest),
+            Err(error) => {
                 tracing::error!(call = %shared.key, %error, "the session could not be finished");
                 crate::snapshot::saved(&session.manifest())
             }
-            Err(_) => {
-                tracing::error!(call = %shared.key, "the disk did not take the session's end in time");
-                crate::snapshot::saved(&session.manifest())
-            }
         };
-        shared.send(Outbound::Message(recording_saved(saved), patience));
+        shared.outbox.message(recording_saved(saved));
         world.board.happened(world.clock.utc_micros(), Severity::Info, saved_text(&shared, saved));
         world.sessions.finished(session.folder());
     }
-    world.live_calls.remove(shared.room.clone(), shared.call_id.clone()).await;
     Totals::count(&world.board.totals.calls_ended);
     world.board.remove_call(shared.key);
+    // A hang-up that did not get out is left to the next start.
+    if shared.outbox.flushed().await {
+        world.live_calls.remove(shared.room.clone(), shared.call_id.clone()).await;
+    }
     shared.done.store(true, Ordering::Release);
     shared.link.nudge();
 }

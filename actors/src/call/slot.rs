@@ -5,24 +5,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use recorder_core::call::{Announcement, CallAction, CallEnd, CallSignal, OneToOne, Outgoing};
+use recorder_core::call::{CallAction, CallEnd, CallSignal, OneToOne};
 use recorder_core::ids::{CallKey, ConnectionId};
-use recorder_core::manifest::{EndReason, SessionState};
-use recorder_core::time::BootTime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use super::finish::FINISH_LIMIT;
-use crate::observe::{Severity, Totals};
+use super::finish::finish;
+use super::outbox::Outbox;
+use crate::observe::Totals;
 use crate::peer::{PeerActor, PeerShared};
 use crate::ports::{ConnectionFacts, MediaError, RoomFacts};
-use crate::session::{SessionEnd, SessionHandle};
-use crate::supervise::{Link, Slot, lock};
+use crate::session::SessionHandle;
+use crate::supervise::{Check, Link, Slot, lock};
 use crate::world::World;
 
-/// Inputs that may wait for a CallActor; later ones are dropped and counted.
+/// How often an end without an actor looks whether files are closed.
+const LOOK: Duration = Duration::from_millis(100);
+/// Signals that may wait for a CallActor; later ones are dropped and counted. What we tell it ourselves is bounded by
+/// what it asked for, and always finds room.
 const MOST_INPUTS: usize = 256;
-/// Events that may wait to be sent into the room; later ones are dropped and counted.
-const MOST_OUTGOING: usize = 64;
 
 /// What a CallActor is told.
 #[derive(Debug)]
@@ -38,18 +38,11 @@ pub enum CallInput {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ending {
     pub(super) end: CallEnd,
-    pub(super) since: BootTime,
 }
 
 pub(super) struct PeerPlace {
     pub(super) slot: Arc<Slot<PeerActor>>,
     pub(super) shared: Arc<PeerShared>,
-}
-
-/// For the room, in order.
-pub(super) enum Outbound {
-    Event(Outgoing, Duration),
-    Message(Announcement, Duration),
 }
 
 /// A call's slot content: outlives the actor, belongs to the SupervisorActor.
@@ -75,7 +68,7 @@ pub struct CallShared {
     pub(super) peer: Mutex<Option<PeerPlace>>,
     pub(super) room_facts: Mutex<RoomFacts>,
     pub(super) caller_name: Mutex<String>,
-    pub(super) outbox: mpsc::Sender<Outbound>,
+    pub(super) outbox: Outbox,
     pub(super) ending: Mutex<Option<Ending>>,
     pub(super) finishing: AtomicBool,
     pub(super) done: AtomicBool,
@@ -85,8 +78,6 @@ impl CallShared {
     /// Takes an invite. Needs a tokio runtime: the outbox is a task.
     pub fn new(world: &Arc<World>, parent: &Arc<Link>, key: CallKey, invite: &CallSignal) -> Arc<Self> {
         let (machine, actions) = OneToOne::new(key, invite, &world.settings.user, &world.settings.device);
-        let (outbox, queue) = mpsc::channel(MOST_OUTGOING);
-        actix::spawn(send_in_order(Arc::clone(world), invite.room.clone(), queue));
         Arc::new(Self {
             world: Arc::clone(world),
             key,
@@ -108,7 +99,7 @@ impl CallShared {
             peer: Mutex::default(),
             room_facts: Mutex::default(),
             caller_name: Mutex::new(invite.sender.clone()),
-            outbox,
+            outbox: Outbox::open(world, &invite.room),
             ending: Mutex::default(),
             finishing: AtomicBool::new(false),
             done: AtomicBool::new(false),
@@ -119,7 +110,7 @@ impl CallShared {
     pub fn tell(&self, input: CallInput) {
         {
             let mut inbox = lock(&self.inbox);
-            if inbox.len() == MOST_INPUTS {
+            if inbox.len() >= MOST_INPUTS && matches!(input, CallInput::Signal(_)) {
                 Totals::count(&self.world.board.totals.signals_ignored);
                 return;
             }
@@ -133,50 +124,57 @@ impl CallShared {
         self.done.load(Ordering::Acquire)
     }
 
-    /// The actor was given up: end what it held, without it.
-    pub fn abandon(&self) {
-        self.world.media.close(self.connection_id);
-        if let Some(peer) = lock(&self.peer).take() {
-            lock(&peer.shared.wanted).stop = true;
-            peer.slot.nudge();
+    /// The actor was given up: end what it held, without it, as it would have.
+    pub fn abandon(self: &Arc<Self>) {
+        {
+            lock(&self.ending).get_or_insert(Ending { end: CallEnd::Failed });
+            tracing::error!(call = %self.key, "a call is ended because its actor failed too often");
         }
-        let session = lock(&self.session).take();
-        if let Some(session) = session {
-            actix::spawn(async move {
-                let end =
-                    SessionEnd { reason: EndReason::Failed, stopped_by: None, state: SessionState::Failed };
-                let _ = tokio::time::timeout(FINISH_LIMIT, session.finish(end)).await;
+        for action in lock(&self.machine).stop(CallEnd::Failed) {
+            if let CallAction::Send(event) = action {
+                self.outbox.event(event);
+            }
+        }
+        self.world.media.close(self.connection_id);
+        Totals::count(&self.world.board.totals.sessions_failed);
+        if !self.finishing.swap(true, Ordering::AcqRel) {
+            let shared = Arc::clone(self);
+            self.run_to_done(async move {
+                while shared.opening_session.load(Ordering::Acquire) || !shared.files_closed() {
+                    tokio::time::sleep(LOOK).await;
+                }
+                finish(shared, CallEnd::Failed).await;
             });
         }
-        Totals::count(&self.world.board.totals.sessions_failed);
-        self.done.store(true, Ordering::Release);
     }
 
-    pub(super) fn send(&self, outbound: Outbound) {
-        if self.outbox.try_send(outbound).is_err() {
-            tracing::warn!(call = %self.key, "too many events wait for the homeserver, one is dropped");
-            Totals::count(&self.world.board.totals.signals_ignored);
+    /// Tells the peer to close every file; whether all are closed.
+    pub(super) fn files_closed(&self) -> bool {
+        let peer = lock(&self.peer).as_ref().map(|peer| (Arc::clone(&peer.slot), Arc::clone(&peer.shared)));
+        let Some((slot, peer)) = peer else { return true };
+        let told = std::mem::replace(&mut lock(&peer.wanted).stop, true);
+        if !told {
+            slot.nudge();
         }
+        if slot.check(self.world.clock.now()) == Check::GivenUp {
+            peer.finalise_all();
+        }
+        told && peer.is_idle()
     }
-}
 
-/// Sends a call's events one after the other: an answer never overtakes another.
-async fn send_in_order(world: Arc<World>, room: String, mut queue: mpsc::Receiver<Outbound>) {
-    while let Some(outbound) = queue.recv().await {
-        let sent = match outbound {
-            Outbound::Event(event, patience) => {
-                world
-                    .signalling
-                    .send(room.clone(), event.event_type.to_owned(), event.content, patience)
-                    .await
+    /// Runs the end of the call. If that fails itself, the call is done all the same.
+    pub(super) fn run_to_done(self: &Arc<Self>, end: impl Future<Output = ()> + 'static) {
+        let running = actix::spawn(end);
+        let shared = Arc::clone(self);
+        actix::spawn(async move {
+            if running.await.is_err() {
+                tracing::error!(call = %shared.key, "the end of a call failed; the next start repairs its session");
+                Totals::count(&shared.world.board.totals.panics_caught);
+                shared.world.board.remove_call(shared.key);
+                shared.done.store(true, Ordering::Release);
+                shared.link.nudge();
+                shared.parent.nudge();
             }
-            Outbound::Message(message, patience) => {
-                world.signalling.announce(room.clone(), message, patience).await
-            }
-        };
-        if let Err(error) = sent {
-            tracing::warn!(%room, %error, "an event could not be sent");
-            world.board.happened(world.clock.utc_micros(), Severity::Warning, format!("Not sent: {error}"));
-        }
+        });
     }
 }

@@ -219,6 +219,10 @@ fn identifier(content: &Value, field: &'static str) -> Result<String, Malformed>
 }
 
 fn description(content: &Value, field: &'static str) -> Result<String, Malformed> {
+    let kind = content.get(field).and_then(|description| description.get("type"));
+    if field == "offer" && kind.is_some_and(|kind| kind != "offer") {
+        return Err(Malformed::Field("offer.type"));
+    }
     let sdp = content
         .get(field)
         .and_then(|description| description.get("sdp"))

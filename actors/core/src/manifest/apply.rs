@@ -225,9 +225,11 @@ impl Manifest {
     }
 
     fn close_segment(&mut self, file: &str, closed: &Segment) -> Result<(), ApplyError> {
-        let segment = self.open_segment_mut(file)?;
+        // A second time is a correction: the clock map is computed again when the whole session's evidence is there.
+        let segment = self.segment_mut(file)?;
         let mut closed = closed.clone();
         closed.file.clone_from(&segment.file);
+        closed.sha256 = closed.sha256.or_else(|| segment.sha256.take());
         closed.is_final = true;
         closed.end_s = closed.end_s.max(closed.start_s);
         closed.clock_map.truncate(limits::CLOCK_POINTS);
