@@ -26,7 +26,7 @@ pub struct Nudge;
 pub enum Exit {
     /// It was done.
     Normal,
-    /// It gave up on a fault and said which.
+    /// It stopped because of a fault outside it and said which: see [`Slot::fault`].
     Failed(String),
     Panicked(String),
     /// Its task was dropped with the runtime.
@@ -75,7 +75,10 @@ pub enum Check {
 struct Place<A: Actor> {
     addr: Option<Addr<A>>,
     generation: Generation,
+    /// Spent by panics.
     budget: RestartBudget,
+    /// Spent by faults from outside, which are never given up.
+    outages: RestartBudget,
     state: ActorState,
     restart_at: Option<BootTime>,
     restarts: u64,
@@ -115,6 +118,7 @@ where
                 addr: None,
                 generation: Generation(0),
                 budget: RestartBudget::new(world.settings.restart),
+                outages: RestartBudget::new(world.settings.restart),
                 state: ActorState::Starting,
                 restart_at: None,
                 restarts: 0,
@@ -175,9 +179,21 @@ where
         }
     }
 
-    /// The child says, before it stops itself, that it stops because of a fault.
+    /// The child says, before it stops itself, that it stops because of a fault outside it: a disk that refuses, say.
+    /// Such a fault may go away by itself, so it is tried again for ever, in the end at the longest back-off. Only panics
+    /// are given up.
     pub fn fault(&self, why: impl Into<String>) {
         self.lock().fault = Some(why.into());
+    }
+
+    /// Makes a place that was given up ready for a fresh value with a fresh budget. Others stay as they are.
+    pub fn revive(&self) {
+        let mut place = self.lock();
+        if place.state == ActorState::Failed {
+            place.budget = RestartBudget::new(self.world.settings.restart);
+            place.state = ActorState::Stopped;
+            self.publish(&place);
+        }
     }
 
     pub fn rename(&self, name: &str) {
@@ -218,30 +234,38 @@ where
         };
         match exit {
             Exit::Normal | Exit::Cancelled => place.state = ActorState::Stopped,
-            Exit::Panicked(why) | Exit::Failed(why) => {
-                tracing::error!(actor = %self.path, generation = generation.0, error = %why, "an actor failed");
-                let now = self.world.clock.now();
-                match place.budget.fault(now) {
-                    RestartVerdict::RestartAfter(wait) => {
-                        place.state = ActorState::Restarting;
-                        place.restart_at = Some(now + wait);
-                        let parent = Arc::clone(&self.parent);
-                        actix::spawn(async move {
-                            tokio::time::sleep(wait).await;
-                            parent.nudge();
-                        });
-                    }
-                    RestartVerdict::GiveUp => {
-                        place.state = ActorState::Failed;
-                        Totals::count(&self.world.board.totals.actors_given_up);
-                    }
-                }
-                let what = format!("{} ({}) failed: {why}", place.name, self.kind.name());
-                self.world.board.happened(self.world.clock.utc_micros(), Severity::Warning, what);
-                place.last_error = Some(why);
+            Exit::Panicked(why) => {
+                let verdict = place.budget.fault(self.world.clock.now());
+                self.failed(&mut place, why, verdict);
+            }
+            Exit::Failed(why) => {
+                let wait = place.outages.outage(self.world.clock.now());
+                self.failed(&mut place, why, RestartVerdict::RestartAfter(wait));
             }
         }
         self.publish(&place);
+    }
+
+    fn failed(&self, place: &mut Place<A>, why: String, verdict: RestartVerdict) {
+        tracing::error!(actor = %self.path, generation = place.generation.0, error = %why, "an actor failed");
+        match verdict {
+            RestartVerdict::RestartAfter(wait) => {
+                place.state = ActorState::Restarting;
+                place.restart_at = Some(self.world.clock.now() + wait);
+                let parent = Arc::clone(&self.parent);
+                actix::spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    parent.nudge();
+                });
+            }
+            RestartVerdict::GiveUp => {
+                place.state = ActorState::Failed;
+                Totals::count(&self.world.board.totals.actors_given_up);
+            }
+        }
+        let what = format!("{} ({}) failed: {why}", place.name, self.kind.name());
+        self.world.board.happened(self.world.clock.utc_micros(), Severity::Warning, what);
+        place.last_error = Some(why);
     }
 
     fn publish(&self, place: &Place<A>) {

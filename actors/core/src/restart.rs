@@ -66,6 +66,20 @@ impl RestartBudget {
         };
         RestartVerdict::RestartAfter(wait)
     }
+
+    /// A fault whose cause lies outside the child, a disk that refuses say: how long to wait before the next try. It is
+    /// never given up, because the cause may go away; once the budget is used up the wait is the longest one.
+    pub fn outage(&mut self, now: BootTime) -> Duration {
+        match self.fault(now) {
+            RestartVerdict::RestartAfter(wait) => wait,
+            RestartVerdict::GiveUp => {
+                // The window slides along, so that an outage that lasts has no second run of short waits.
+                self.faults.pop_front();
+                self.faults.push_back(now);
+                self.terms.longest_back_off
+            }
+        }
+    }
 }
 
 impl Default for RestartBudget {
@@ -97,6 +111,22 @@ mod tests {
             assert!(matches!(budget.fault(START), RestartVerdict::RestartAfter(_)));
         }
         assert_eq!(budget.fault(START), RestartVerdict::GiveUp);
+    }
+
+    #[test]
+    fn an_outage_is_tried_again_for_ever_and_slowly_once_the_short_waits_are_used() {
+        let mut budget = RestartBudget::default();
+        let mut now = START;
+        let mut waits = Vec::new();
+        for _ in 0..200 {
+            let wait = budget.outage(now);
+            waits.push(wait);
+            now = now + wait;
+        }
+        assert_eq!(waits[..3], [0, 50, 100].map(Duration::from_millis));
+        assert!(waits[8..].iter().all(|wait| *wait == Duration::from_secs(5)), "{waits:?}");
+        let calm = now + Duration::from_secs(120);
+        assert_eq!(budget.outage(calm), Duration::ZERO, "a new outage after a calm begins anew");
     }
 
     #[test]
