@@ -1,6 +1,8 @@
 //! PeerActor: one per participant device. Compares what the connection and the signalling say with what is being
 //! written, and starts, stops or replaces writers as `plan::diff` names them: no more.
 
+mod tell;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,15 +10,16 @@ use std::sync::{Arc, Mutex};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 use recorder_core::call::{Purpose, StreamMetadata, source_of};
 use recorder_core::ids::{Mid, ParticipantId, TrackId};
-use recorder_core::manifest::{EventKind, GapCause, MediaState, OpenedBecause, Record, Seconds};
+use recorder_core::manifest::{EventKind, OpenedBecause, Record};
 use recorder_core::media::{MediaKind, Source};
 use recorder_core::plan::{Change, Pause, Plan, StreamPlan, TrackPlan, diff};
 use recorder_core::timeline::SenderClock;
 use tokio::sync::watch;
 
+use self::tell::Said;
 use crate::journal::event;
-use crate::observe::{ActorKind, Severity};
-use crate::ports::{ConnectionFacts, ConnectionState, RemoteMedia};
+use crate::observe::ActorKind;
+use crate::ports::{ConnectionFacts, RemoteMedia};
 use crate::ring::TrackRing;
 use crate::segment::TrackNames;
 use crate::session::SessionHandle;
@@ -43,6 +46,20 @@ pub struct TrackPlace {
     pub kind: MediaKind,
     pub slot: Arc<Slot<TrackWriterActor>>,
     pub shared: Arc<WriterShared>,
+    /// What the journal says of it.
+    said: Arc<Mutex<Said>>,
+}
+
+/// What a peer has counted and seen; like its tracks it outlives the actor.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Tracks given an id so far, per source.
+    tracks: BTreeMap<&'static str, u32>,
+    /// It was told to stop and has seen what there was to be written until then.
+    stop_seen: bool,
+    /// An m-line of the remote description was `sendrecv` once, so that it can put us on hold.
+    two_way: bool,
+    held: bool,
 }
 
 /// A peer's slot content: outlives the actor, belongs to the CallActor.
@@ -59,16 +76,31 @@ pub struct PeerShared {
     pub plan: Mutex<Plan>,
     pub tracks: Mutex<BTreeMap<Mid, TrackPlace>>,
     pub sender_clock: Arc<Mutex<SenderClock>>,
-    /// Tracks given an id so far, per source.
-    pub counters: Mutex<BTreeMap<&'static str, u32>>,
+    pub counters: Mutex<Counters>,
     /// ICE restarts that stand in the journal.
     pub ice_restarts: AtomicU32,
 }
 
 impl PeerShared {
-    /// No file of this participant is open.
+    /// The participant was told to stop, has seen that, and no file of it is open or to be opened.
     pub fn is_idle(&self) -> bool {
-        lock(&self.tracks).values().all(|track| track.shared.is_idle())
+        lock(&self.counters).stop_seen && lock(&self.tracks).values().all(|track| track.shared.is_idle())
+    }
+
+    /// Closes every file without the PeerActor, which was given up. To be called until the participant is idle: writers
+    /// that run close their own, the files of others are closed and counted here.
+    pub fn finalise_all(&self) {
+        lock(&self.counters).stop_seen = true;
+        let now = self.world.clock.now();
+        for track in self.tracks() {
+            *lock(&track.shared.desired) = Desired::Finalise;
+            if track.slot.check(now) == Check::Running {
+                track.slot.nudge();
+            } else {
+                track.shared.close_current();
+                track.shared.collect_closed();
+            }
+        }
     }
 
     pub fn tracks(&self) -> Vec<TrackPlace> {
@@ -94,10 +126,15 @@ impl PeerActor {
         let current = lock(&shared.plan).clone();
         let next = self.wanted_plan(&current, &facts, &wanted);
         for change in diff(&current, &next) {
-            self.apply(&change, &current, &next, &facts);
+            self.apply(&change, &next, &facts);
         }
         *lock(&shared.plan) = next.clone();
-        self.tell_causes(&next, &facts);
+        let held = self.look_for_hold(&facts);
+        self.tell_causes(&next, &facts, held);
+        // At the end everything goes off, and the end says so.
+        if !wanted.stop {
+            self.tell_levels(&next, &facts, held);
+        }
         if let Some(round_trip) = facts.round_trip {
             lock(&shared.sender_clock).observe_round_trip(round_trip.as_nanos() as u64);
         }
@@ -106,6 +143,9 @@ impl PeerActor {
             shared.session.tell(event(at_s, EventKind::IceRestarted, Some(&shared.participant), None));
         }
         self.keep_writers_running();
+        if wanted.stop {
+            lock(&shared.counters).stop_seen = true;
+        }
         if wanted.stop && shared.is_idle() {
             context.stop();
         }
@@ -116,26 +156,29 @@ impl PeerActor {
     fn wanted_plan(&self, current: &Plan, facts: &ConnectionFacts, wanted: &Wanted) -> Plan {
         let disk = *self.shared.world.disk.borrow();
         let mut plan = Plan::new();
+        let mut tracks = current.len();
         for media in &facts.media {
             let known = current.get(&media.mid);
-            let stream = media.streams.last();
+            let unread = self.unread_stream(media, wanted.stop);
+            let stream = unread.or(media.streams.last());
             if known.is_none() && (media.codecs.is_empty() || stream.is_none()) {
                 continue;
             }
-            if known.is_none() && plan.len() + current.len() >= MOST_TRACKS {
+            if known.is_none() && tracks >= MOST_TRACKS {
                 continue;
             }
+            tracks += usize::from(known.is_none());
             let said = source_of(media.kind, media.msid_stream.as_deref(), wanted.metadata.as_ref());
             // A file's name cannot follow a change of mind, so the first known purpose stays.
             let source =
                 known.map(|track| track.source).filter(|source| *source != Source::Unknown).unwrap_or(said);
-            // A ring that has ended and is not empty still holds media for the segment that reads it.
-            let sends = media.direction.sends() && stream.is_some_and(|ring| !ring.has_ended());
+            let wanted_now = unread.is_some() || (is_sending(media) && !wanted.stop);
             let (run, pause) = match stream {
-                _ if wanted.stop || !sends => (None, Some(Pause::SourceOff)),
-                Some(_) if !disk.allows(media.kind) => (None, Some(Pause::Disk)),
-                Some(ring) => (Some(StreamPlan { stream: ring.info.id, codec: ring.info.codec }), None),
-                None => (None, Some(Pause::SourceOff)),
+                Some(_) if wanted_now && !disk.allows(media.kind) => (None, Some(Pause::Disk)),
+                Some(ring) if wanted_now => {
+                    (Some(StreamPlan { stream: ring.info.id, codec: ring.info.codec }), None)
+                }
+                _ => (None, Some(Pause::SourceOff)),
             };
             let muted = is_muted(media, wanted.metadata.as_ref());
             plan.insert(media.mid.clone(), TrackPlan { kind: media.kind, source, run, pause, muted });
@@ -151,36 +194,39 @@ impl PeerActor {
         plan
     }
 
-    fn apply(&self, change: &Change, current: &Plan, next: &Plan, facts: &ConnectionFacts) {
+    /// The oldest stream of an m-line that is over, or about to be, before any segment was opened for it, and that left
+    /// media in its ring: it is read to its end before anything else is looked at.
+    fn unread_stream<'a>(&self, media: &'a RemoteMedia, stop: bool) -> Option<&'a Arc<TrackRing>> {
+        let opened = match self.track(&media.mid) {
+            Some(track) if track.slot.check(self.shared.world.clock.now()) == Check::GivenUp => return None,
+            Some(track) => *lock(&track.shared.opened),
+            None => None,
+        };
+        let first = match opened {
+            Some(id) => media.streams.iter().position(|ring| ring.info.id == id)? + 1,
+            None => 0,
+        };
+        media.streams.iter().skip(first).find(|ring| !ring.is_empty() && (ring.has_ended() || stop))
+    }
+
+    fn apply(&self, change: &Change, next: &Plan, facts: &ConnectionFacts) {
         match change {
             Change::Add { mid } => self.add(mid, &next[mid]),
-            Change::Start { mid, run, because } => {
-                self.run_writer(mid, run, *because, facts);
-                self.tell_source(mid, next[mid].source, true, *because);
-            }
+            Change::Start { mid, run, because } => self.run_writer(mid, run, *because, facts),
             Change::Replace { mid, run, because } => {
                 self.run_writer(mid, run, *because, facts);
-                self.tell(mid, EventKind::DeviceChanged);
+                if *because == OpenedBecause::NewSsrc {
+                    self.tell(mid, EventKind::DeviceChanged);
+                }
             }
             Change::Stop { mid, pause } => {
                 self.stop_writer(mid);
-                self.tell_pause(mid, next[mid].source, *pause);
+                if *pause == Pause::Disk {
+                    self.tell_disk(mid, next[mid].source);
+                }
             }
             Change::Update { .. } => {}
             Change::Remove { mid } => self.stop_writer(mid),
-        }
-        let mid = match change {
-            Change::Add { mid }
-            | Change::Start { mid, .. }
-            | Change::Replace { mid, .. }
-            | Change::Stop { mid, .. }
-            | Change::Update { mid }
-            | Change::Remove { mid } => mid,
-        };
-        let was_muted = current.get(mid).is_some_and(|track| track.muted);
-        let is_muted = next.get(mid).is_some_and(|track| track.muted);
-        if was_muted != is_muted {
-            self.tell_mute(mid, is_muted);
         }
     }
 
@@ -189,7 +235,7 @@ impl PeerActor {
         let shared = &self.shared;
         let number = {
             let mut counters = lock(&shared.counters);
-            let counter = counters.entry(plan.source.name()).or_insert(0);
+            let counter = counters.tracks.entry(plan.source.name()).or_insert(0);
             *counter += 1;
             *counter
         };
@@ -229,8 +275,12 @@ impl PeerActor {
             closing: Mutex::default(),
             finished: Mutex::default(),
             after_fault: std::sync::atomic::AtomicBool::new(false),
+            opened: Mutex::default(),
         });
-        lock(&shared.tracks).insert(mid.clone(), TrackPlace { names, kind: plan.kind, slot, shared: writer });
+        lock(&shared.tracks).insert(
+            mid.clone(),
+            TrackPlace { names, kind: plan.kind, slot, shared: writer, said: Arc::default() },
+        );
     }
 
     /// A copy, so that no lock is held by whoever looks at it.
@@ -242,6 +292,8 @@ impl PeerActor {
         let Some(track) = self.track(mid) else { return };
         let Some(ring) = find_ring(facts, mid, run) else { return };
         *lock(&track.shared.desired) = Desired::Run { ring, because };
+        // Something new to write is worth a new try, whatever went wrong before.
+        track.slot.revive();
         if track.slot.check(self.shared.world.clock.now()) == Check::Empty {
             start_writer(&track);
         } else {
@@ -272,116 +324,12 @@ impl PeerActor {
                 }
                 // Its files are closed without it; what it would have written is lost, and the page says so.
                 Check::GivenUp => {
-                    if let Some(segment) = lock(&track.shared.current).take() {
-                        segment.control.finish(now);
-                    }
-                    lock(&track.shared.closing).retain(|segment| !segment.now().phase.is_over());
+                    track.shared.close_current();
+                    track.shared.collect_closed();
                 }
                 Check::Running | Check::Waiting => {}
             }
         }
-    }
-
-    /// Tells each writer what a pause that begins now would be put down to.
-    fn tell_causes(&self, plan: &Plan, facts: &ConnectionFacts) {
-        for (mid, track) in lock(&self.shared.tracks).iter() {
-            let Some(planned) = plan.get(mid) else { continue };
-            let cause = match (facts.state, planned.muted, planned.kind) {
-                (ConnectionState::Disconnected, _, _) => Some(GapCause::Reconnect),
-                (_, true, MediaKind::Audio) => Some(GapCause::Muted),
-                (_, true, MediaKind::Video) => Some(GapCause::SourceOff),
-                (_, false, _) => None,
-            };
-            let changed = std::mem::replace(&mut *lock(&track.shared.pause_cause), cause) != cause;
-            if changed {
-                track.slot.nudge();
-            }
-        }
-    }
-
-    fn tell_mute(&self, mid: &Mid, muted: bool) {
-        let Some(track) = self.track(mid) else { return };
-        let at_s = self.shared.session.now_s();
-        let state = match track.kind {
-            MediaKind::Audio => MediaState::Muted,
-            MediaKind::Video => MediaState::SourceOff,
-        };
-        let id = track.names.track.clone();
-        self.shared.session.tell(if muted {
-            Record::StateBegan { track: id, at_s, state: state.into() }
-        } else {
-            Record::StateEnded { track: id, at_s, state: state.into() }
-        });
-        self.tell_track(
-            &track,
-            match (track.kind, muted) {
-                (MediaKind::Audio, true) => EventKind::Muted,
-                (MediaKind::Audio, false) => EventKind::Unmuted,
-                (MediaKind::Video, true) => EventKind::CameraOff,
-                (MediaKind::Video, false) => EventKind::CameraOn,
-            },
-        );
-    }
-
-    fn tell_source(&self, mid: &Mid, source: Source, on: bool, because: OpenedBecause) {
-        if because == OpenedBecause::SourceOn
-            && let Some(track) = self.track(mid)
-        {
-            let at_s: Seconds = self.shared.session.now_s();
-            self.shared.session.tell(Record::StateEnded {
-                track: track.names.track.clone(),
-                at_s,
-                state: MediaState::SourceOff.into(),
-            });
-        }
-        let kind = match (source, on) {
-            (Source::Camera, true) => EventKind::CameraOn,
-            (Source::Camera, false) => EventKind::CameraOff,
-            (Source::Screen, true) => EventKind::ScreenOn,
-            (Source::Screen, false) => EventKind::ScreenOff,
-            (Source::Microphone | Source::ScreenAudio | Source::Unknown, _) => return,
-        };
-        self.tell(mid, kind);
-    }
-
-    fn tell_pause(&self, mid: &Mid, source: Source, pause: Pause) {
-        match pause {
-            Pause::Disk => {
-                self.tell(mid, EventKind::DiskLow);
-                let now = self.shared.world.clock.utc_micros();
-                let what = format!(
-                    "{}'s {} stopped: the disk is nearly full",
-                    self.shared.display_name,
-                    source.name()
-                );
-                self.shared.world.board.happened(now, Severity::Warning, what);
-            }
-            Pause::SourceOff => {
-                let stopping = lock(&self.shared.wanted).stop;
-                if let Some(track) = self.track(mid)
-                    && !stopping
-                {
-                    let at_s = self.shared.session.now_s();
-                    self.shared.session.tell(Record::StateBegan {
-                        track: track.names.track.clone(),
-                        at_s,
-                        state: MediaState::SourceOff.into(),
-                    });
-                    self.tell_source(mid, source, false, OpenedBecause::First);
-                }
-            }
-        }
-    }
-
-    fn tell(&self, mid: &Mid, kind: EventKind) {
-        if let Some(track) = self.track(mid) {
-            self.tell_track(&track, kind);
-        }
-    }
-
-    fn tell_track(&self, track: &TrackPlace, kind: EventKind) {
-        let at_s = self.shared.session.now_s();
-        self.shared.session.tell(event(at_s, kind, Some(&self.shared.participant), Some(&track.names.track)));
     }
 }
 
@@ -394,6 +342,11 @@ fn start_writer(track: &TrackPlace) {
 fn find_ring(facts: &ConnectionFacts, mid: &Mid, run: &StreamPlan) -> Option<Arc<TrackRing>> {
     let media = facts.media.iter().find(|media| media.mid == *mid)?;
     media.streams.iter().find(|ring| ring.info.id == run.stream).map(Arc::clone)
+}
+
+/// The m-line says that it sends, and its newest stream has not ended.
+fn is_sending(media: &RemoteMedia) -> bool {
+    media.direction.sends() && media.streams.last().is_some_and(|ring| !ring.has_ended())
 }
 
 /// As signalled (MSC3291). The flags of a screen share without an entry are not ours to guess.

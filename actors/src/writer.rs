@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
-use recorder_core::ids::Mid;
+use recorder_core::ids::{Mid, StreamId};
 use recorder_core::manifest::{GapCause, OpenedBecause};
 use recorder_core::timeline::SenderClock;
 
@@ -64,12 +64,42 @@ pub struct WriterShared {
     pub finished: Mutex<Finished>,
     /// The last segment failed: the next one says so.
     pub after_fault: AtomicBool,
+    /// The newest stream that a segment was opened for.
+    pub opened: Mutex<Option<StreamId>>,
 }
 
 impl WriterShared {
-    /// Nothing is being written or closed.
+    /// Nothing is being written or closed, and nothing is to be.
     pub fn is_idle(&self) -> bool {
-        lock(&self.current).is_none() && lock(&self.closing).is_empty()
+        lock(&self.current).is_none()
+            && lock(&self.closing).is_empty()
+            && matches!(*lock(&self.desired), Desired::Finalise)
+    }
+
+    /// Has the running segment take what is in its ring and close its file.
+    pub(crate) fn close_current(&self) {
+        if let Some(segment) = lock(&self.current).take() {
+            segment.control.finish(self.world.clock.now());
+            lock(&self.closing).push(segment);
+        }
+    }
+
+    /// Counts the segments that are over and lets go of them.
+    pub(crate) fn collect_closed(&self) {
+        let mut over = Vec::new();
+        lock(&self.closing).retain(|segment| {
+            let done = segment.now().phase.is_over();
+            if done {
+                over.push(segment.clone());
+            }
+            !done
+        });
+        for segment in &over {
+            self.count_finished(segment);
+        }
+        if !over.is_empty() {
+            self.parent.nudge();
+        }
     }
 
     fn count_finished(&self, segment: &SegmentHandle) {
@@ -99,11 +129,13 @@ impl TrackWriterActor {
 
     fn reconcile(&mut self, context: &mut Context<Self>) {
         visit(Point::WriterHandler, self.slot.path());
-        self.collect_closed();
+        self.shared.collect_closed();
         let desired = lock(&self.shared.desired).clone();
         match desired {
             Desired::Finalise => {
-                self.close_current();
+                self.shared.close_current();
+                // A segment that was over already has no watcher left to tell of its end.
+                self.shared.collect_closed();
                 if self.shared.is_idle() {
                     context.stop();
                 }
@@ -122,7 +154,7 @@ impl TrackWriterActor {
                         self.shared.count_finished(&segment);
                         *lock(&self.shared.current) = None;
                         self.shared.after_fault.store(true, Ordering::Release);
-                        // A fresh value goes on from the ring, if the budget allows.
+                        // A fresh value goes on from the ring, after a while if the fault stays.
                         self.slot.fault(why);
                         context.stop();
                     }
@@ -134,7 +166,7 @@ impl TrackWriterActor {
                 }
                 return;
             }
-            self.close_current();
+            self.shared.close_current();
         }
         if lock(&self.shared.closing).len() >= MOST_CLOSING {
             return;
@@ -162,6 +194,8 @@ impl TrackWriterActor {
         segment.control.set_pause_cause(*lock(&shared.pause_cause));
         *lock(&shared.current) = Some(segment.clone());
         self.watch(&segment, context);
+        *lock(&shared.opened) = Some(ring.info.id);
+        shared.parent.nudge();
     }
 
     /// Turns a segment's facts into nudges, for this value's life.
@@ -178,30 +212,6 @@ impl TrackWriterActor {
                 }
             }
         }));
-    }
-
-    fn close_current(&self) {
-        if let Some(segment) = lock(&self.shared.current).take() {
-            segment.control.finish(self.shared.world.clock.now());
-            lock(&self.shared.closing).push(segment);
-        }
-    }
-
-    fn collect_closed(&self) {
-        let mut over = Vec::new();
-        lock(&self.shared.closing).retain(|segment| {
-            let done = segment.now().phase.is_over();
-            if done {
-                over.push(segment.clone());
-            }
-            !done
-        });
-        for segment in &over {
-            self.shared.count_finished(segment);
-        }
-        if !over.is_empty() {
-            self.shared.parent.nudge();
-        }
     }
 }
 

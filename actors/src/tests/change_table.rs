@@ -103,3 +103,66 @@ fn a_lost_path_that_comes_back_restarts_nobody() {
         assert_eq!(tree.segments.all.lock().unwrap().len(), 2);
     });
 }
+
+#[test]
+fn a_track_that_begins_muted_is_told_muted_once() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        let metadata = json!({"user": {"purpose": "m.usermedia", "audio_muted": true, "video_muted": true}});
+        let content = json!({"offer": {"type": "offer", "sdp": "v=0"}, "lifetime": 60_000,
+            "sdp_stream_metadata": metadata});
+        tree.event("m.call.invite", CALLER, content).await;
+        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
+        let (microphone, camera) =
+            (tree.media.media("0", "user", Codec::Opus), tree.media.media("1", "user", Codec::Vp8));
+        tree.media.change(|facts| {
+            facts.state = ConnectionState::Connected;
+            facts.media = vec![microphone, camera];
+        });
+        until("both segments", || tree.segments.running().len() == 2).await;
+        tree.hang_up().await;
+        assert_eq!(tree.states("microphone").len(), 1);
+        assert_eq!(tree.states("microphone")[0].0, "muted");
+        assert_eq!(tree.states("camera").len(), 1);
+        assert_eq!((tree.events("muted"), tree.events("camera_off"), tree.events("camera_on")), (1, 1, 0));
+    });
+}
+
+#[test]
+fn a_muted_camera_whose_m_line_stops_is_off_once_until_it_is_back() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let note = |muted| json!({"sdp_stream_metadata": {"user": {"purpose": "m.usermedia", "video_muted": muted}}});
+        tree.event("m.call.sdp_stream_metadata_changed", CALLER, note(true)).await;
+        tree.media.change(|facts| facts.media[1].direction = Direction::RecvOnly);
+        until("its end", || tree.segments.running().len() == 1).await;
+        tree.media.change(|facts| facts.media[1].direction = Direction::SendRecv);
+        until("its return", || tree.segments.running().len() == 2).await;
+        tree.event("m.call.sdp_stream_metadata_changed", CALLER, note(false)).await;
+        tree.hang_up().await;
+        assert_eq!(tree.states("camera"), [("source_off".to_owned(), true)]);
+        assert_eq!((tree.events("camera_off"), tree.events("camera_on")), (1, 2));
+        assert_eq!(tree.events("device_changed"), 0);
+    });
+}
+
+#[test]
+fn a_hold_is_told_once_and_keeps_the_segments_of_what_still_plays() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        let set = |direction| {
+            tree.media.change(|facts| facts.media.iter_mut().for_each(|media| media.direction = direction));
+        };
+        set(Direction::SendOnly);
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        set(Direction::SendRecv);
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        assert_eq!(tree.generations(), before);
+        assert_eq!(tree.segments.all.lock().unwrap().len(), 2);
+        tree.hang_up().await;
+        assert_eq!((tree.events("held"), tree.events("unheld")), (1, 1));
+        assert_eq!(tree.states("microphone"), [("held".to_owned(), true)]);
+        assert_eq!(tree.states("camera"), [("held".to_owned(), true)]);
+    });
+}

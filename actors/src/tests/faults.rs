@@ -1,7 +1,9 @@
 //! A panic or a fault anywhere costs at most what the table says.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use recorder_core::media::Codec;
 use serde_json::json;
 
 use super::support::*;
@@ -100,17 +102,69 @@ fn a_segment_that_fails_is_followed_by_the_next_of_a_fresh_writer() {
 }
 
 #[test]
-fn a_restart_storm_is_ended_by_the_budget_and_the_siblings_record_on() {
+fn a_disk_that_refuses_is_tried_again_for_ever_and_the_siblings_record_on() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;
+        let before = tree.generations();
         tree.segments.fail_all.store(true, Ordering::Relaxed);
         tree.segments.of("1")[0].set(SegmentPhase::Failed("input/output error".into()));
-        until("the end of patience", || tree.state_of(CAMERA) == Some(ActorState::Failed)).await;
-        assert!(tree.segments.of("1").len() <= 10, "the budget bounds the tries");
-        assert_eq!(tree.board.totals.actors_given_up.load(Ordering::Relaxed), 1);
-        assert_eq!(tree.state_of(MICROPHONE), Some(ActorState::Running));
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        let tries = tree.segments.of("1").len();
+        assert!((20..=40).contains(&tries), "one each five seconds, not {tries}");
+        assert_eq!(tree.board.totals.actors_given_up.load(Ordering::Relaxed), 0);
+        assert_eq!(tree.generations()[MICROPHONE], before[MICROPHONE]);
         assert_eq!(tree.segments.running().len(), 1);
+        tree.segments.fail_all.store(false, Ordering::Relaxed);
+        until("the camera to be recorded again", || tree.segments.running().len() == 2).await;
+        assert_eq!(tree.segments.reasons("1").last().unwrap(), "writer_restarted");
         tree.hang_up().await;
+        assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
+    });
+}
+
+#[test]
+fn a_writer_that_panics_again_and_again_is_given_up_and_its_siblings_record_on() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        arm(Point::WriterHandler, CAMERA, 100);
+        until("the end of patience", || tree.state_of(CAMERA) == Some(ActorState::Failed)).await;
+        assert_eq!(tree.board.totals.actors_given_up.load(Ordering::Relaxed), 1);
+        until("its file to be closed without it", || tree.segments.running().len() == 1).await;
+        assert_eq!(tree.generations()[MICROPHONE], before[MICROPHONE]);
+        until("its segment to be counted", || {
+            tree.board.calls()[0].participants[0].tracks.iter().all(|track| track.segments == 1)
+        })
+        .await;
+        tree.hang_up().await;
+        assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
+    });
+}
+
+#[test]
+fn a_writer_that_was_given_up_gets_another_try_with_the_next_stream() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        arm(Point::WriterHandler, CAMERA, 100);
+        until("the end of patience", || tree.state_of(CAMERA) == Some(ActorState::Failed)).await;
+        arm(Point::WriterHandler, CAMERA, 1);
+        let stream = tree.media.stream("1", Codec::Vp8);
+        tree.media.change(|facts| facts.media[1].streams.push(stream));
+        until("the camera to be recorded again", || tree.segments.running().len() == 2).await;
+        assert_eq!(tree.segments.reasons("1"), ["first", "new_ssrc"]);
+        assert_eq!(tree.state_of(CAMERA), Some(ActorState::Running), "with a budget of its own");
+    });
+}
+
+#[test]
+fn a_peer_that_was_given_up_keeps_no_file_open_at_the_end() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        arm(Point::PeerHandler, PEER, 100);
+        until("the end of patience", || tree.state_of(PEER) == Some(ActorState::Failed)).await;
+        assert_eq!(tree.segments.running().len(), 2, "what runs goes on");
+        tree.hang_up().await;
+        assert!(tree.segments.running().is_empty());
         assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
     });
 }
@@ -123,7 +177,7 @@ fn a_call_that_panics_again_and_again_is_given_up_without_harm_to_others() {
         for n in 0..40 {
             let offer = json!({"description": {"type": "offer", "sdp": format!("{n}")}});
             tree.event("m.call.negotiate", CALLER, offer).await;
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
         until("the end of patience", || *tree.shared.running().borrow() == 0).await;
         assert!(!tree.media.closed.lock().unwrap().is_empty(), "its connection is closed");

@@ -1,3 +1,4 @@
+use recorder_core::media::Codec;
 use serde_json::json;
 
 use super::support::*;
@@ -135,6 +136,9 @@ fn a_full_disk_stops_video_then_audio_and_space_brings_them_back() {
         until("both to come back", || tree.segments.running().len() == 2).await;
         assert_eq!(tree.segments.reasons("0"), ["first", "disk_resumed"]);
         assert_eq!(tree.segments.reasons("1"), ["first", "disk_resumed"]);
+        tree.hang_up().await;
+        assert_eq!(tree.events("camera_on"), 1, "the camera was on all the time");
+        assert_eq!(tree.states("camera"), []);
     });
 }
 
@@ -152,5 +156,32 @@ fn ten_identical_calls_leave_nothing_in_the_tree() {
         until("an empty tree", || tree.board.actors().len() == 1).await;
         assert_eq!(tree.media.closed.lock().unwrap().len(), 10, "every connection was closed");
         assert!(tree.live_calls.live.lock().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn streams_that_ended_before_the_session_was_open_are_recorded() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        tree.sessions.slow.store(true, std::sync::atomic::Ordering::Relaxed);
+        tree.invite().await;
+        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
+        let mut microphone = tree.media.media("0", "user", Codec::Opus);
+        microphone.streams = vec![
+            tree.media.stream_with_media("0", Codec::Opus),
+            tree.media.stream_with_media("0", Codec::Opus),
+        ];
+        let camera = tree.media.media("1", "user", Codec::Vp8);
+        tree.media.change(|facts| {
+            facts.state = ConnectionState::Connected;
+            facts.media = vec![microphone, camera];
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        assert!(tree.segments.all.lock().unwrap().is_empty(), "the session is not open yet");
+        tree.hang_up().await;
+        assert_eq!(tree.segments.reasons("0"), ["first", "new_ssrc"]);
+        assert!(tree.segments.of("1").is_empty(), "a stream without media needs no segment");
+        assert!(tree.segments.running().is_empty());
+        assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
     });
 }

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use recorder_core::call::{Announcement, CallDesk, DeskSettings, RoomEvent};
 use recorder_core::ids::{ConnectionId, Generation, Mid, SessionId, StreamId};
 use recorder_core::manifest::{CallKind, Manifest, RecorderInfo, Room};
-use recorder_core::media::{Codec, MediaKind};
+use recorder_core::media::{Codec, MediaKind, RtpPacket, Skipped};
 use recorder_core::restart::RestartTerms;
 use recorder_core::time::BootTime;
 use serde_json::{Value, json};
@@ -93,6 +93,25 @@ impl FakeMedia {
             clock_rate: codec.clock_rate(),
             channels: 2,
         })
+    }
+
+    /// A stream with one packet in its ring.
+    pub fn stream_with_media(&self, mid: &str, codec: Codec) -> Arc<TrackRing> {
+        let ring = self.stream(mid, codec);
+        ring.push_packet(RtpPacket {
+            arrival: BootTime(1_000_000_000_000),
+            ingress: 1,
+            skipped: Skipped::default(),
+            ssrc: ring.info.ssrc,
+            payload_type: 111,
+            sequence: 1,
+            timestamp: 0,
+            marker: false,
+            recovered: false,
+            rotation: None,
+            payload: vec![1, 2, 3],
+        });
+        ring
     }
 
     pub fn media(&self, mid: &str, msid: &str, codec: Codec) -> RemoteMedia {
@@ -289,6 +308,8 @@ impl Signalling for Arc<FakeSignalling> {
 pub struct FakeSessions {
     pub snapshots: Arc<Mutex<Vec<Vec<u8>>>>,
     pub refuse: Arc<std::sync::atomic::AtomicBool>,
+    /// A folder takes a second to be made.
+    pub slow: Arc<std::sync::atomic::AtomicBool>,
     clock: Option<Arc<TestClockHandle>>,
 }
 
@@ -341,7 +362,12 @@ impl SessionFactory for FakeSessions {
             refuse: self.refuse.load(Ordering::Relaxed),
         };
         let clock = self.clock.clone().expect("the tree sets it");
-        async move { session::open(Box::new(store), clock, start, SessionSettings::default()).await }.boxed()
+        let wait = Duration::from_secs(u64::from(self.slow.load(Ordering::Relaxed)));
+        async move {
+            tokio::time::sleep(wait).await;
+            session::open(Box::new(store), clock, start, SessionSettings::default()).await
+        }
+        .boxed()
     }
 }
 
@@ -506,6 +532,21 @@ impl Tree {
 
     pub fn state_of(&self, path: &str) -> Option<ActorState> {
         self.board.actor(path).map(|actor| actor.state)
+    }
+
+    /// How often the manifest tells of an event.
+    pub fn events(&self, kind: &str) -> usize {
+        let manifest = serde_json::to_value(self.manifest()).unwrap();
+        manifest["events"].as_array().unwrap().iter().filter(|event| event["kind"] == kind).count()
+    }
+
+    /// The states of the track of one kind of source, and whether each has ended.
+    pub fn states(&self, source: &str) -> Vec<(String, bool)> {
+        let manifest = serde_json::to_value(self.manifest()).unwrap();
+        let tracks = manifest["participants"][0]["tracks"].as_array().unwrap();
+        let track = tracks.iter().find(|track| track["source"] == source).unwrap();
+        let told = |state: &Value| (state["state"].as_str().unwrap().to_owned(), !state["to_s"].is_null());
+        track["states"].as_array().unwrap().iter().map(told).collect()
     }
 
     /// The newest `session.json`.

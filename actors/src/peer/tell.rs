@@ -1,0 +1,129 @@
+//! What a peer tells of its tracks: states that began and ended, events, and what writers put a pause down to.
+//!
+//! Everything is a level that is compared with what was last said, so that nothing is said twice and nothing ends that
+//! never began.
+
+use recorder_core::ids::Mid;
+use recorder_core::manifest::{EventKind, GapCause, MediaState, Record};
+use recorder_core::media::{MediaKind, Source};
+use recorder_core::plan::Plan;
+
+use super::{PeerActor, TrackPlace, is_sending};
+use crate::journal::event;
+use crate::observe::Severity;
+use crate::ports::{ConnectionFacts, ConnectionState, Direction};
+use crate::supervise::lock;
+
+/// What the journal was last told of a track.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    muted: bool,
+    /// Unknown before the first look.
+    off: Option<bool>,
+    held: bool,
+}
+
+impl PeerActor {
+    /// A remote side puts us on hold by no longer wanting our media (`sendonly`, or `inactive` for music that stopped;
+    /// RFC 3264 §8.4) where it did before. Told once per participant.
+    pub(super) fn look_for_hold(&self, facts: &ConnectionFacts) -> bool {
+        let is = |direction| facts.media.iter().any(|media| media.direction == direction);
+        let two_way = is(Direction::SendRecv);
+        let (was_held, held) = {
+            let mut counters = lock(&self.shared.counters);
+            counters.two_way |= two_way;
+            let one_way = is(Direction::SendOnly) || is(Direction::Inactive);
+            let held = counters.two_way && one_way && !two_way && !is(Direction::RecvOnly);
+            (std::mem::replace(&mut counters.held, held), held)
+        };
+        if held != was_held && !lock(&self.shared.wanted).stop {
+            let kind = if held { EventKind::Held } else { EventKind::Unheld };
+            let at_s = self.shared.session.now_s();
+            self.shared.session.tell(event(at_s, kind, Some(&self.shared.participant), None));
+        }
+        held
+    }
+
+    /// Tells each writer what a pause that begins now would be put down to.
+    pub(super) fn tell_causes(&self, plan: &Plan, facts: &ConnectionFacts, held: bool) {
+        for (mid, track) in lock(&self.shared.tracks).iter() {
+            let Some(planned) = plan.get(mid) else { continue };
+            let cause = match (facts.state, planned.muted, planned.kind) {
+                (ConnectionState::Disconnected, _, _) => Some(GapCause::Reconnect),
+                (_, true, MediaKind::Audio) => Some(GapCause::Muted),
+                (_, true, MediaKind::Video) => Some(GapCause::SourceOff),
+                (_, false, _) => held.then_some(GapCause::Held),
+            };
+            let changed = std::mem::replace(&mut *lock(&track.shared.pause_cause), cause) != cause;
+            if changed {
+                track.slot.nudge();
+            }
+        }
+    }
+
+    /// Says of each track what is not as it was last said. A muted camera is off, as is one whose m-line does not send;
+    /// a muted microphone is muted.
+    pub(super) fn tell_levels(&self, plan: &Plan, facts: &ConnectionFacts, held: bool) {
+        for (mid, track) in lock(&self.shared.tracks).iter() {
+            let Some(planned) = plan.get(mid) else { continue };
+            let sending = facts.media.iter().any(|media| media.mid == *mid && is_sending(media));
+            let muted = planned.muted && track.kind == MediaKind::Audio;
+            let off = !sending || (planned.muted && track.kind == MediaKind::Video);
+            let before = std::mem::replace(&mut *lock(&track.said), Said { muted, off: Some(off), held });
+            if before.muted != muted {
+                self.tell_state(track, MediaState::Muted, muted);
+                self.tell_track(track, if muted { EventKind::Muted } else { EventKind::Unmuted });
+            }
+            if before.off.unwrap_or(false) != off {
+                self.tell_state(track, MediaState::SourceOff, off);
+            }
+            if before.off != Some(off)
+                && let Some(kind) = source_event(planned.source, off)
+            {
+                self.tell_track(track, kind);
+            }
+            if before.held != held {
+                self.tell_state(track, MediaState::Held, held);
+            }
+        }
+    }
+
+    fn tell_state(&self, track: &TrackPlace, state: MediaState, began: bool) {
+        let at_s = self.shared.session.now_s();
+        let id = track.names.track.clone();
+        self.shared.session.tell(if began {
+            Record::StateBegan { track: id, at_s, state: state.into() }
+        } else {
+            Record::StateEnded { track: id, at_s, state: state.into() }
+        });
+    }
+
+    pub(super) fn tell_disk(&self, mid: &Mid, source: Source) {
+        self.tell(mid, EventKind::DiskLow);
+        let what =
+            format!("{}'s {} stopped: the disk is nearly full", self.shared.display_name, source.name());
+        let now = self.shared.world.clock.utc_micros();
+        self.shared.world.board.happened(now, Severity::Warning, what);
+    }
+
+    pub(super) fn tell(&self, mid: &Mid, kind: EventKind) {
+        if let Some(track) = self.track(mid) {
+            self.tell_track(&track, kind);
+        }
+    }
+
+    pub(super) fn tell_track(&self, track: &TrackPlace, kind: EventKind) {
+        let at_s = self.shared.session.now_s();
+        self.shared.session.tell(event(at_s, kind, Some(&self.shared.participant), Some(&track.names.track)));
+    }
+}
+
+fn source_event(source: Source, off: bool) -> Option<EventKind> {
+    match (source, off) {
+        (Source::Camera, false) => Some(EventKind::CameraOn),
+        (Source::Camera, true) => Some(EventKind::CameraOff),
+        (Source::Screen, false) => Some(EventKind::ScreenOn),
+        (Source::Screen, true) => Some(EventKind::ScreenOff),
+        (Source::Microphone | Source::ScreenAudio | Source::Unknown, _) => None,
+    }
+}
