@@ -1,13 +1,15 @@
 //! Frames in, clusters out.
 
 use super::cues::CueList;
-use super::ebml::{CLUSTER_HEAD, id, put_id, put_size, put_size_in, put_unsigned};
+use super::ebml::{CLUSTER_HEAD, id, put_id, put_size, put_unsigned};
 use super::header::{self, Layout};
 use super::{
     CLUSTER_SPAN_MS, FinalFacts, KEY_CLUSTER_MS, MAX_CLUSTER, MAX_FRAME, MuxError, Patch, TrackHeader,
 };
 use crate::media::MediaKind;
 
+/// Id and size of a cluster, in front of its body.
+const HEAD: usize = CLUSTER_HEAD as usize;
 /// Capacity that the cluster buffer keeps after a cluster of a single huge frame.
 const KEPT_CAPACITY: usize = MAX_CLUSTER + (MAX_CLUSTER >> 2);
 
@@ -22,7 +24,7 @@ pub struct MatroskaWriter {
     start_at: u64,
     /// Bytes put into `out` so far: where the next cluster will begin.
     position: u64,
-    /// Body of the open cluster, empty if none is open.
+    /// The open cluster with room for its head, empty if none is open.
     cluster: Vec<u8>,
     cluster_ms: u64,
     last_ms: Option<u64>,
@@ -92,6 +94,7 @@ impl MatroskaWriter {
         let opens = !self.is_open();
         if opens {
             self.cluster_ms = timestamp_ms;
+            self.cluster.extend_from_slice(&[0; HEAD]);
             put_unsigned(&mut self.cluster, id::TIMESTAMP, timestamp_ms);
         }
         if key_video || opens && self.kind == MediaKind::Audio {
@@ -114,13 +117,22 @@ impl MatroskaWriter {
         if !self.is_open() {
             return;
         }
-        put_id(out, id::CLUSTER);
         // Always four bytes, which hold any cluster of ours and let a repair shorten it in place.
-        put_size_in(out, self.cluster.len() as u64, 4);
-        out.extend_from_slice(&self.cluster);
-        self.position += CLUSTER_HEAD + self.cluster.len() as u64;
-        self.cluster.clear();
-        self.cluster.shrink_to(KEPT_CAPACITY);
+        let size = (self.cluster.len() - HEAD) as u32 | 0x1000_0000;
+        self.cluster[..4].copy_from_slice(&id::CLUSTER.to_be_bytes());
+        self.cluster[4..HEAD].copy_from_slice(&size.to_be_bytes());
+        self.position += self.cluster.len() as u64;
+        if out.is_empty() {
+            // Handed over, not copied; the next cluster will need about as much.
+            let length = self.cluster.len().min(KEPT_CAPACITY);
+            std::mem::swap(out, &mut self.cluster);
+            self.cluster.clear();
+            self.cluster.reserve(length);
+        } else {
+            out.extend_from_slice(&self.cluster);
+            self.cluster.clear();
+            self.cluster.shrink_to(KEPT_CAPACITY);
+        }
     }
 
     /// Ends the file: the last cluster and the cues go to `out`, and what was not known at the beginning is
