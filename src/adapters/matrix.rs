@@ -127,7 +127,7 @@ struct Shared {
     client: Client,
     state: watch::Receiver<AccountState>,
     handled: watch::Sender<u64>,
-    turn: turn::TurnCache,
+    turn: Arc<turn::TurnCache>,
     stop: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
     _lock: files::StoreLock,
@@ -197,7 +197,11 @@ impl MatrixAccount {
         tasks.spawn(Box::pin(invites.run()));
         tasks.spawn(Box::pin(syncing.run()));
 
-        let turn = turn::TurnCache::default();
+        let turn = Arc::new(turn::TurnCache::new());
+        let (kept, asking, until) = (Arc::clone(&turn), client.clone(), stop.clone());
+        tasks.spawn(async move {
+            until.run_until_cancelled(Box::pin(kept.keep(asking))).await;
+        });
         let tasks = Mutex::new(tasks);
         let shared = Shared { client, state: state_seen, handled, turn, stop, tasks, _lock: lock };
         Ok((Self { shared: Arc::new(shared) }, deliveries))
@@ -248,9 +252,9 @@ impl MatrixAccount {
         self.send(room_id, "m.room.message", send::notice(plain, html, mentions), limit).await
     }
 
-    /// The homeserver's TURN servers, none if it has none or does not answer within 3 s. Cached.
+    /// The homeserver's TURN servers, none if it has none or has not answered yet. Kept ready; waits 250 ms at most.
     pub async fn turn_servers(&self) -> Vec<TurnServer> {
-        self.shared.turn.servers(&self.shared.client).await
+        self.shared.turn.servers().await
     }
 
     pub async fn room_info(&self, room_id: &str) -> Option<RoomDescription> {
