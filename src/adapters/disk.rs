@@ -4,7 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::Thread;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -97,19 +98,44 @@ pub enum DiskError {
         "the recordings folder {path} is in use by another recorder; stop it, or set recordings.directory"
     )]
     Locked { path: PathBuf },
+    #[error(
+        "the disk of the recordings folder {path} cannot be used now: {source}; free space on it, check it, or set \
+         recordings.directory"
+    )]
+    Unavailable { path: PathBuf, source: io::Error },
+}
+
+/// The disk holds no more, by its size or by a quota.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The disk's fault, which may pass, as opposed to a folder that was never ours to write: it is full, fails, is
+/// mounted read-only (as file systems are after an error), or its server lost it.
+fn may_pass(error: &io::Error) -> bool {
+    is_full(error)
+        || matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StaleNetworkFileHandle)
+        || error.raw_os_error() == Some(nix::libc::EIO)
 }
 
 /// Held as long as this daemon records into the folder.
 #[derive(Debug)]
 pub struct FolderLock(#[expect(dead_code, reason = "holds the lock until dropped")] Flock<File>);
 
-/// Makes the folder if need be, takes its lock, and tries to write.
+/// Makes the folder if need be, takes its lock, and tries to write. A full disk is no reason to stay away: the
+/// disk's level then stops recording until there is space.
 pub fn take_folder(directory: &Path) -> Result<FolderLock, DiskError> {
     let path = || directory.to_path_buf();
     if !directory.is_dir() {
         use std::os::unix::fs::DirBuilderExt;
         let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(directory);
-        made.map_err(|source| DiskError::Create { path: path(), source })?;
+        made.map_err(|source| {
+            if may_pass(&source) {
+                DiskError::Unavailable { path: path(), source }
+            } else {
+                DiskError::Create { path: path(), source }
+            }
+        })?;
     }
     let lock = OpenOptions::new()
         .create(true)
@@ -117,13 +143,32 @@ pub fn take_folder(directory: &Path) -> Result<FolderLock, DiskError> {
         .write(true)
         .mode(0o600)
         .open(directory.join(LOCK_FILE))
-        .map_err(|source| DiskError::NotWritable { path: path(), source })?;
+        .map_err(|source| not_writable(directory, source))?;
     let lock =
         Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| DiskError::Locked { path: path() })?;
-    FsStorage::new(directory)
-        .probe_writable()
-        .map_err(|source| DiskError::NotWritable { path: path(), source })?;
+    try_folder(directory, &FsStorage::new(directory))?;
     Ok(FolderLock(lock))
+}
+
+/// Whether `storage`, which lies at `directory`, can be recorded to, now or once there is space.
+fn try_folder(directory: &Path, storage: &dyn Storage) -> Result<(), DiskError> {
+    match storage.probe_writable() {
+        Err(error) if is_full(&error) => {
+            tracing::warn!(path = %directory.display(), %error, "the recordings folder holds no more");
+            Ok(())
+        }
+        Err(error) => Err(not_writable(directory, error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn not_writable(directory: &Path, source: io::Error) -> DiskError {
+    let path = directory.to_path_buf();
+    if may_pass(&source) {
+        DiskError::Unavailable { path, source }
+    } else {
+        DiskError::NotWritable { path, source }
+    }
 }
 
 /// A folder in which a recorder records now, `directory` itself or one above it; whoever repairs must keep off.
@@ -154,8 +199,10 @@ pub fn disk_level(free: u64, reserve: u64, before: DiskLevel) -> DiskLevel {
     if plain >= before { plain } else { level_at(free as f64 / COME_BACK).min(before) }
 }
 
-/// Watches free space, writability and lanes; tells tree and board. A thread of its own, because a dead disk may hold
-/// a look for ever: the board's figures then stand still, and the lanes' stall is told by the health page.
+/// Watches free space, writability and lanes; tells tree and board, until `lanes` is gone or nobody listens.
+///
+/// A thread of its own looks at the disk, because a dead disk may hold a look for ever; another, which never touches
+/// the disk, measures the lanes' stall and alone writes the board.
 pub fn watch_disk(
     storage: Arc<dyn Storage>,
     lanes: Arc<LanePool>,
@@ -164,92 +211,135 @@ pub fn watch_disk(
     reserve: u64,
 ) -> io::Result<watch::Receiver<DiskLevel>> {
     let (told, level) = watch::channel(DiskLevel::Plenty);
-    let mut state = DiskState { storage, board, clock, reserve, writable: true, looks: 0, error: None };
-    state.look(&told, &lanes);
-    // The lanes' stall is measured by whoever still runs: a second thread, which never touches the disk.
-    let (lanes_too, board_too) = (Arc::clone(&lanes), Arc::clone(&state.board));
-    let alive = told.subscribe();
-    std::thread::Builder::new().name("disk-watch".into()).spawn(move || {
-        while !told.is_closed() {
-            std::thread::park_timeout(LOOK_EVERY);
-            state.look(&told, &lanes);
-        }
-    })?;
-    std::thread::Builder::new().name("lane-watch".into()).spawn(move || {
-        while alive.has_changed().is_ok() {
-            std::thread::park_timeout(LOOK_EVERY);
-            let mut snapshot = StorageSnapshot::clone(&board_too.storage.load());
-            snapshot.lane_busy_s = lanes_too.busiest().as_secs_f64();
-            snapshot.queued_bytes = lanes_too.queued_bytes();
-            board_too.storage.store(Arc::new(snapshot));
-        }
-    })?;
+    let seen = Arc::new(Mutex::new(Seen { free: 0, writable: true, level: DiskLevel::Plenty, error: None }));
+    let mut disk = DiskWatch {
+        storage,
+        board: Arc::clone(&board),
+        clock,
+        reserve,
+        looks: 0,
+        probe_error: None,
+        seen: Arc::clone(&seen),
+    };
+    disk.look(&told);
+    let lane = LaneWatch { lanes: Arc::downgrade(&lanes), board, reserve, seen };
+    lane.publish();
+    let lanes = Arc::downgrade(&lanes);
+    let lane = std::thread::Builder::new().name("lane-watch".into()).spawn(move || lane.run())?;
+    let lane = lane.thread().clone();
+    std::thread::Builder::new().name("disk-watch".into()).spawn(move || disk.run(&told, &lanes, &lane))?;
     Ok(level)
 }
 
-struct DiskState {
+/// What the last look at the disk found.
+struct Seen {
+    free: u64,
+    writable: bool,
+    level: DiskLevel,
+    error: Option<String>,
+}
+
+struct LaneWatch {
+    lanes: Weak<LanePool>,
+    board: Arc<Board>,
+    reserve: u64,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl LaneWatch {
+    fn run(&self) {
+        while self.publish() {
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+    }
+
+    /// `false` once there are no lanes any more.
+    fn publish(&self) -> bool {
+        let Some(lanes) = self.lanes.upgrade() else { return false };
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        self.board.storage.store(Arc::new(StorageSnapshot {
+            writable: seen.writable,
+            free_bytes: seen.free,
+            reserve_bytes: self.reserve,
+            level: seen.level.name().to_owned(),
+            lane_busy_s: lanes.busiest().as_secs_f64(),
+            queued_bytes: lanes.queued_bytes(),
+            last_error: seen.error.clone(),
+        }));
+        true
+    }
+}
+
+struct DiskWatch {
     storage: Arc<dyn Storage>,
     board: Arc<Board>,
     clock: Arc<dyn Clock>,
     reserve: u64,
-    writable: bool,
     looks: u32,
-    error: Option<String>,
+    probe_error: Option<String>,
+    seen: Arc<Mutex<Seen>>,
 }
 
-impl DiskState {
-    fn look(&mut self, told: &watch::Sender<DiskLevel>, lanes: &LanePool) {
-        let before = *told.borrow();
-        let free = self.storage.free_bytes();
-        if self.looks.is_multiple_of(TRY_EVERY) {
-            match self.storage.probe_writable() {
-                Ok(()) => {
-                    self.writable = true;
-                    self.error = None;
-                }
-                Err(error) => {
-                    self.writable = false;
-                    self.error = Some(format!("the recordings folder is not writable: {error}"));
-                }
+impl DiskWatch {
+    fn run(mut self, told: &watch::Sender<DiskLevel>, lanes: &Weak<LanePool>, publisher: &Thread) {
+        loop {
+            std::thread::park_timeout(LOOK_EVERY);
+            if told.is_closed() || lanes.strong_count() == 0 {
+                break;
             }
+            self.look(told);
+            publisher.unpark();
+        }
+    }
+
+    fn look(&mut self, told: &watch::Sender<DiskLevel>) {
+        let before = *told.borrow();
+        // What is not known changes nothing: the last level and figure stand.
+        let (free, space_error) = match self.storage.free_bytes() {
+            Ok(free) => (Some(free), None),
+            Err(error) => (None, Some(format!("the free space for recordings cannot be told: {error}"))),
+        };
+        if self.looks.is_multiple_of(TRY_EVERY) {
+            let refused = self.storage.probe_writable().err();
+            self.probe_error = refused.map(|error| format!("the recordings folder is not writable: {error}"));
         }
         self.looks = self.looks.wrapping_add(1);
-        let free = free.unwrap_or(u64::MAX);
-        let level = disk_level(free, self.reserve, before);
+        let level = free.map_or(before, |free| disk_level(free, self.reserve, before));
+        {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.free = free.unwrap_or(seen.free);
+            seen.writable = self.probe_error.is_none();
+            seen.level = level;
+            seen.error = self.probe_error.clone().or(space_error);
+        }
         if level != before {
-            let (severity, text) = match level {
-                DiskLevel::Plenty => {
-                    (Severity::Info, "There is space on the disk again: everything is recorded")
-                }
-                DiskLevel::VideoStopped => {
-                    (Severity::Warning, "The disk is nearly full: video is not recorded until space is freed")
-                }
-                DiskLevel::AllStopped => {
-                    (Severity::Error, "The disk is full: nothing is recorded until space is freed")
-                }
-            };
-            match severity {
-                Severity::Info => tracing::info!(free, reserve = self.reserve, "{text}"),
-                Severity::Warning => tracing::warn!(free, reserve = self.reserve, "{text}"),
-                Severity::Error => tracing::error!(free, reserve = self.reserve, "{text}"),
-            }
-            self.board.happened(self.clock.utc_micros(), severity, text);
+            self.tell(level, free.unwrap_or_default());
             told.send_replace(level);
         }
-        self.board.storage.store(Arc::new(StorageSnapshot {
-            writable: self.writable,
-            free_bytes: free,
-            reserve_bytes: self.reserve,
-            level: level.name().to_owned(),
-            lane_busy_s: lanes.busiest().as_secs_f64(),
-            queued_bytes: lanes.queued_bytes(),
-            last_error: self.error.clone(),
-        }));
+    }
+
+    fn tell(&self, level: DiskLevel, free: u64) {
+        let (severity, text) = match level {
+            DiskLevel::Plenty => (Severity::Info, "There is space on the disk again: everything is recorded"),
+            DiskLevel::VideoStopped => {
+                (Severity::Warning, "The disk is nearly full: video is not recorded until space is freed")
+            }
+            DiskLevel::AllStopped => {
+                (Severity::Error, "The disk is full: nothing is recorded until space is freed")
+            }
+        };
+        match severity {
+            Severity::Info => tracing::info!(free, reserve = self.reserve, "{text}"),
+            Severity::Warning => tracing::warn!(free, reserve = self.reserve, "{text}"),
+            Severity::Error => tracing::error!(free, reserve = self.reserve, "{text}"),
+        }
+        self.board.happened(self.clock.utc_micros(), severity, text);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::clock::SystemClock;
     use super::*;
 
     const GIB: u64 = 1 << 30;
@@ -294,5 +384,89 @@ mod tests {
         storage.create(Path::new("a.webm")).unwrap();
         let again = storage.create(Path::new("a.webm")).err().unwrap();
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    /// A disk that answers as it is told.
+    #[derive(Debug)]
+    struct FakeDisk {
+        free: Mutex<Result<u64, i32>>,
+        probe: Option<i32>,
+    }
+
+    impl Storage for FakeDisk {
+        fn create(&self, _: &Path) -> io::Result<Arc<dyn MediaFile>> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn repair(&self, _: &Path) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn free_bytes(&self) -> io::Result<u64> {
+            self.free.lock().unwrap().map_err(io::Error::from_raw_os_error)
+        }
+
+        fn probe_writable(&self) -> io::Result<()> {
+            self.probe.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_taken_and_a_failing_one_may_come_back() {
+        let tried =
+            |code| try_folder(Path::new("/r"), &FakeDisk { free: Mutex::new(Ok(0)), probe: Some(code) });
+        for code in [nix::libc::ENOSPC, nix::libc::EDQUOT] {
+            assert!(tried(code).is_ok(), "{code}");
+        }
+        for code in [nix::libc::EROFS, nix::libc::EIO, nix::libc::ESTALE] {
+            assert!(matches!(tried(code), Err(DiskError::Unavailable { .. })), "{code}");
+        }
+        assert!(matches!(tried(nix::libc::EACCES), Err(DiskError::NotWritable { .. })));
+    }
+
+    #[test]
+    fn a_free_space_that_cannot_be_told_changes_nothing_and_is_said() {
+        let disk = Arc::new(FakeDisk { free: Mutex::new(Ok(GIB / 4)), probe: None });
+        let (told, level) = watch::channel(DiskLevel::Plenty);
+        let seen =
+            Arc::new(Mutex::new(Seen { free: 0, writable: true, level: DiskLevel::Plenty, error: None }));
+        let mut watch = DiskWatch {
+            storage: Arc::clone(&disk) as _,
+            board: Board::new(),
+            clock: Arc::new(SystemClock),
+            reserve: GIB,
+            looks: 0,
+            probe_error: None,
+            seen: Arc::clone(&seen),
+        };
+        watch.look(&told);
+        assert_eq!(*level.borrow(), DiskLevel::AllStopped);
+        *disk.free.lock().unwrap() = Err(nix::libc::EIO);
+        watch.look(&told);
+        assert_eq!(*level.borrow(), DiskLevel::AllStopped);
+        {
+            let seen = seen.lock().unwrap();
+            assert_eq!((seen.free, seen.level), (GIB / 4, DiskLevel::AllStopped));
+            assert!(seen.error.as_deref().is_some_and(|text| text.contains("free space")));
+        }
+        *disk.free.lock().unwrap() = Ok(2 * GIB);
+        watch.look(&told);
+        assert_eq!((*level.borrow(), &seen.lock().unwrap().error), (DiskLevel::Plenty, &None));
+    }
+
+    #[test]
+    fn the_watchers_end_with_the_lanes() {
+        let storage: Arc<dyn Storage> = Arc::new(FakeDisk { free: Mutex::new(Ok(2 * GIB)), probe: None });
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (board, settings) = (Board::new(), recorder_actors::lane::LaneSettings::default());
+        let lanes =
+            LanePool::start(Arc::clone(&storage), Arc::clone(&clock), Arc::clone(&board), settings).unwrap();
+        let mut level = watch_disk(storage, Arc::clone(&lanes), Arc::clone(&board), clock, GIB).unwrap();
+        assert_eq!((board.storage.load().free_bytes, board.storage.load().writable), (2 * GIB, true));
+        lanes.shut_down();
+        drop(lanes);
+        // The sender lives on the watching thread; without it waiting for news ends.
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert!(runtime.block_on(level.changed()).is_err());
     }
 }
