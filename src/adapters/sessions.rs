@@ -22,7 +22,7 @@ pub struct Sessions {
     settings: SessionSettings,
     boot_id: String,
     /// Sessions that a restart cut off, by room: the next call there continues them.
-    cut_off: Mutex<HashMap<String, SessionId>>,
+    cut_off: Arc<Mutex<HashMap<String, SessionId>>>,
     hasher: Hasher,
 }
 
@@ -33,7 +33,7 @@ impl Sessions {
             clock,
             settings: SessionSettings::default(),
             boot_id: boot_id(),
-            cut_off: Mutex::new(cut_off),
+            cut_off: Arc::new(Mutex::new(cut_off)),
             hasher: Hasher::start(),
         }
     }
@@ -95,6 +95,7 @@ impl SessionFactory for Sessions {
 
     fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>> {
         let continues = self.cut_off.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.room_id);
+        let (room_id, unused) = (order.room_id.clone(), continues.clone());
         let start = SessionStart {
             session_id: session_id(&order, self.clock.utc_micros(), self.clock.now().as_nanos()),
             call_id: order.call_id,
@@ -108,7 +109,16 @@ impl SessionFactory for Sessions {
         };
         let store = Box::new(FsSessionStore::new(&self.recordings));
         let (clock, settings) = (Arc::clone(&self.clock), self.settings.clone());
-        async move { session::open(store, clock, start, settings).await }.boxed()
+        let cut_off = Arc::clone(&self.cut_off);
+        async move {
+            let opened = session::open(store, clock, start, settings).await;
+            if let (Err(_), Some(session)) = (&opened, unused) {
+                // The next session of the room continues it then.
+                cut_off.lock().unwrap_or_else(PoisonError::into_inner).entry(room_id).or_insert(session);
+            }
+            opened
+        }
+        .boxed()
     }
 }
 
