@@ -168,6 +168,14 @@ fn readiness_needs_a_login_a_sync_and_a_writable_folder() {
         let answer = get(page.address, "/readyz");
         assert_eq!((answer.status, answer.json()["problems"][0]["what"].as_str()), (503, Some(what)));
     }
+    for (age_s, status) in [(119, 200), (122, 503)] {
+        let mut account = good.as_ref().clone();
+        account.last_sync_utc_micros = Some(NOW - age_s * 1_000_000);
+        board.account.store(Arc::new(account));
+        let answer = get(page.address, "/readyz");
+        assert_eq!(answer.status, status, "{}", answer.json());
+    }
+    assert_eq!(get(page.address, "/healthz").status, 200, "a restart brings no homeserver back");
     board.account.store(good);
     let mut storage = board.storage.load().as_ref().clone();
     storage.writable = false;

@@ -69,7 +69,7 @@ async fn status(shared: web::Data<Shared>) -> HttpResponse {
     let calls = shared.board.calls();
     let mut problems = health::illnesses(&shared.board, now, shared.began);
     let healthy = problems.is_empty();
-    let hindrances = health::hindrances(&shared.board);
+    let hindrances = health::hindrances(&shared.board, shared.clock.utc_micros());
     let ready = hindrances.is_empty();
     problems.extend(hindrances);
     HttpResponse::Ok().json(Status {

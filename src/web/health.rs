@@ -15,6 +15,9 @@ use crate::service::HEARTBEAT_LIMIT;
 /// A writer lane that has been in one write for longer is stalled, seconds.
 pub(super) const LANE_LIMIT: f64 = 5.0;
 
+/// A sync long-polls for half a minute; an account without one for longer than this hears of no call.
+const SYNC_LIMIT: Duration = Duration::from_mins(2);
+
 /// What has not begun to beat is being started: repairs and a login at a slow homeserver come first. As long
 /// as the service manager waits (`TimeoutStartSec=`).
 const START_LIMIT: Duration = Duration::from_mins(5);
@@ -68,19 +71,27 @@ fn overdue(heartbeat: &AtomicU64, now: BootTime, began: BootTime) -> Option<f64>
     Some(heartbeat_age(beat, now, began)).filter(|age| *age >= limit.as_secs_f64())
 }
 
-/// Reasons why no call can be taken now.
-pub(super) fn hindrances(board: &Board) -> Vec<Problem> {
+/// Reasons why no call can be taken now. `utc` in microseconds since 1970.
+pub(super) fn hindrances(board: &Board, utc: i64) -> Vec<Problem> {
     let mut problems = Vec::new();
     let account = board.account.load();
     if !account.logged_in {
         problems.push(Problem { what: "login", text: "not logged in".into() });
     } else if !account.first_sync_done {
         problems.push(Problem { what: "sync", text: "the first sync is not done".into() });
+    } else if let Some(age) = sync_overdue(account.last_sync_utc_micros, utc) {
+        problems.push(Problem { what: "sync", text: format!("no sync with the homeserver for {age} s") });
     }
     if !board.storage.load().writable {
         problems.push(Problem { what: "recordings", text: "the recordings folder cannot be written".into() });
     }
     problems
+}
+
+/// The age of a last sync that is too old, seconds.
+fn sync_overdue(last: Option<i64>, utc: i64) -> Option<u64> {
+    let age = u64::try_from(utc.saturating_sub(last?)).ok()? / 1_000_000;
+    (age > SYNC_LIMIT.as_secs()).then_some(age)
 }
 
 /// Seconds since a heartbeat; one that never came counts from `began`.
@@ -93,7 +104,7 @@ async fn healthz(shared: web::Data<Shared>) -> HttpResponse {
 }
 
 async fn readyz(shared: web::Data<Shared>) -> HttpResponse {
-    answer(hindrances(&shared.board))
+    answer(hindrances(&shared.board, shared.clock.utc_micros()))
 }
 
 fn answer(problems: Vec<Problem>) -> HttpResponse {
