@@ -23,6 +23,10 @@ const OURS: [&str; 3] = ["matrix_call_recorder", "recorder_actors", "recorder_co
 /// Targets that put packets or descriptions into warnings or errors too.
 const SILENT: [&str; 3] = ["webrtc::peer_connection", "rtc::peer_connection", "str0m::change::sdp"];
 
+/// Targets that call every failed request an error, an ordinary 404 or the `{}` of a homeserver without TURN too;
+/// who asked tells what matters of it.
+const ALARMISTS: [&str; 1] = ["matrix_sdk::http_client"];
+
 /// Marks of what must not be in a log: SDP secrets and candidates (RFC 8839, RFC 8122, RFC 4568), HTTP
 /// credentials, private keys.
 const MARKS: [&str; 9] = [
@@ -231,7 +235,7 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     if OURS.iter().any(|ours| within(ours)) {
         return true;
     }
-    *metadata.level() <= Level::WARN && !SILENT.iter().any(|silent| within(silent))
+    *metadata.level() <= Level::WARN && !SILENT.iter().chain(&ALARMISTS).any(|silent| within(silent))
 }
 
 /// Collects what the daemon would log, for tests that prove what is not in it.
@@ -290,10 +294,12 @@ mod tests {
             tracing::info!(target: "str0m::rtc", "library info");
             tracing::trace!(target: "matrix_sdk::client", "library trace");
             tracing::warn!(target: "matrix_sdk::client", "library warning");
+            tracing::error!(target: "matrix_sdk::http_client", "error while sending request: 404");
         };
         let text = logged("trace", LogFormat::Text, &Redactor::default(), act);
         assert!(text.contains("call opened") && text.contains("library warning"), "{text}");
         assert!(!text.contains("library info") && !text.contains("library trace"), "{text}");
+        assert!(!text.contains("404"), "{text}");
         let text = logged("info", LogFormat::Text, &Redactor::default(), act);
         assert!(!text.contains("call opened"), "{text}");
     }
