@@ -4,3 +4,4 @@ mod change_table;
 mod faults;
 mod life_of_a_call;
 mod support;
+mod tree;

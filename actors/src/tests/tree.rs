@@ -1,0 +1,195 @@
+//! A tree whose world is made of fakes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use recorder_core::call::{CallDesk, DeskSettings, RoomEvent};
+use recorder_core::ids::Generation;
+use recorder_core::manifest::Manifest;
+use recorder_core::media::Codec;
+use recorder_core::restart::RestartTerms;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::support::{
+    CALLER, FakeLiveCalls, FakeMedia, FakeSegments, FakeSessions, FakeSignalling, ROOM, TestClock, until,
+};
+use crate::observe::{ActorKind, ActorState, Board};
+use crate::ports::{Clock, ConnectionState, DiskLevel};
+use crate::supervise::{Check, Link, Slot};
+use crate::supervisor::{Deliver, Delivery, ShutDown, SupervisorActor, SupervisorShared};
+use crate::world::{Numbers, TreeSettings, World};
+
+/// A whole tree.
+pub struct Tree {
+    pub board: Arc<Board>,
+    pub media: Arc<FakeMedia>,
+    pub segments: Arc<FakeSegments>,
+    pub signalling: Arc<FakeSignalling>,
+    pub sessions: FakeSessions,
+    pub live_calls: Arc<FakeLiveCalls>,
+    pub disk: watch::Sender<DiskLevel>,
+    pub shared: Arc<SupervisorShared>,
+    pub slot: Arc<Slot<SupervisorActor>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Tree {
+    pub fn start() -> Self {
+        Self::with_calls(20)
+    }
+
+    pub fn with_calls(max_calls: usize) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(TestClock(tokio::time::Instant::now()));
+        let board = Board::new();
+        let media = Arc::new(FakeMedia::default());
+        let segments = Arc::new(FakeSegments::default());
+        let signalling = Arc::new(FakeSignalling::default());
+        let live_calls = Arc::new(FakeLiveCalls::default());
+        let sessions = FakeSessions { clock: Some(Arc::clone(&clock)), ..FakeSessions::default() };
+        let (disk, level) = watch::channel(DiskLevel::Plenty);
+        let world = Arc::new(World {
+            settings: TreeSettings {
+                user: "@bot:hs".into(),
+                device: "BOT".into(),
+                restart: RestartTerms::default(),
+            },
+            clock: Arc::clone(&clock),
+            media: Arc::clone(&media) as _,
+            segments: Arc::clone(&segments) as _,
+            signalling: Arc::new(Arc::clone(&signalling)),
+            sessions: Arc::new(sessions.clone()),
+            live_calls: Arc::new(Arc::clone(&live_calls)),
+            disk: level,
+            board: Arc::clone(&board),
+            numbers: Numbers::default(),
+        });
+        let desk = CallDesk::new(DeskSettings {
+            user: "@bot:hs".into(),
+            party: "BOT".into(),
+            answer: true,
+            max_calls,
+        });
+        let shared = SupervisorShared::new(&world, desk);
+        let root = Arc::<Link>::default();
+        let slot = Slot::new(&world, &root, "supervisor".into(), ActorKind::Supervisor, "bot".into());
+        let tree =
+            Self { board, media, segments, signalling, sessions, live_calls, disk, shared, slot, clock };
+        tree.start_supervisor();
+        tree
+    }
+
+    fn start_supervisor(&self) {
+        let (shared, slot) = (Arc::clone(&self.shared), Arc::clone(&self.slot));
+        self.slot.start(move |_| SupervisorActor::new(shared, slot));
+    }
+
+    /// What the daemon does about its root.
+    pub fn mind_root(&self) {
+        if self.slot.check(self.clock.now()) == Check::RestartNow {
+            self.start_supervisor();
+        }
+    }
+
+    /// One event, as a batch of its own. Says whether the supervisor survived it.
+    pub async fn event(&self, event_type: &str, sender: &str, content: Value) -> bool {
+        self.event_of(event_type, sender, None, content).await
+    }
+
+    pub async fn event_of(
+        &self,
+        event_type: &str,
+        sender: &str,
+        state_key: Option<&str>,
+        mut content: Value,
+    ) -> bool {
+        if event_type.starts_with("m.call") {
+            content["version"] = json!("1");
+            content["party_id"] = json!("ADA");
+            if content.get("call_id").is_none() {
+                content["call_id"] = json!("c1");
+            }
+        }
+        let event = RoomEvent {
+            room: ROOM.into(),
+            event_id: format!("${event_type}"),
+            sender: sender.into(),
+            event_type: event_type.into(),
+            content,
+            received: self.clock.now(),
+            age: Duration::ZERO,
+        };
+        let delivery = Delivery { event, state_key: state_key.map(str::to_owned), allowed: sender == CALLER };
+        let Some(addr) = self.slot.addr() else { return false };
+        addr.send(Deliver { events: vec![delivery], batch_over: true }).await.is_ok()
+    }
+
+    pub async fn invite(&self) {
+        let metadata = json!({"user": {"purpose": "m.usermedia"}, "screen": {"purpose": "m.screenshare"}});
+        let content = json!({"offer": {"type": "offer", "sdp": "v=0"}, "lifetime": 60_000,
+            "sdp_stream_metadata": metadata});
+        self.event("m.call.invite", CALLER, content).await;
+    }
+
+    /// A call with microphone (mid 0) and camera (mid 1) that is being recorded.
+    pub async fn recorded_call() -> Self {
+        let tree = Self::start();
+        tree.invite().await;
+        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
+        let (microphone, camera) =
+            (tree.media.media("0", "user", Codec::Opus), tree.media.media("1", "user", Codec::Vp8));
+        tree.media.change(|facts| {
+            facts.state = ConnectionState::Connected;
+            facts.media = vec![microphone, camera];
+        });
+        until("both segments", || tree.segments.running().len() == 2).await;
+        tree
+    }
+
+    pub async fn hang_up(&self) {
+        self.event("m.call.hangup", CALLER, json!({"reason": "user_hangup"})).await;
+        until("the call's end", || *self.shared.running().borrow() == 0).await;
+    }
+
+    pub fn shut_down(&self) {
+        if let Some(addr) = self.slot.addr() {
+            addr.do_send(ShutDown);
+        }
+    }
+
+    /// Generation of every actor, by its path.
+    pub fn generations(&self) -> HashMap<String, Generation> {
+        self.board.actors().iter().map(|actor| (actor.path.clone(), actor.generation)).collect()
+    }
+
+    pub fn state_of(&self, path: &str) -> Option<ActorState> {
+        self.board.actor(path).map(|actor| actor.state)
+    }
+
+    /// How often the manifest tells of an event.
+    pub fn events(&self, kind: &str) -> usize {
+        let manifest = serde_json::to_value(self.manifest()).unwrap();
+        manifest["events"].as_array().unwrap().iter().filter(|event| event["kind"] == kind).count()
+    }
+
+    /// The states of the track of one kind of source, and whether each has ended.
+    pub fn states(&self, source: &str) -> Vec<(String, bool)> {
+        let manifest = serde_json::to_value(self.manifest()).unwrap();
+        let tracks = manifest["participants"][0]["tracks"].as_array().unwrap();
+        let track = tracks.iter().find(|track| track["source"] == source).unwrap();
+        let told = |state: &Value| (state["state"].as_str().unwrap().to_owned(), !state["to_s"].is_null());
+        track["states"].as_array().unwrap().iter().map(told).collect()
+    }
+
+    /// The newest `session.json`.
+    pub fn manifest(&self) -> Manifest {
+        let snapshots = self.sessions.snapshots.lock().unwrap();
+        serde_json::from_slice(snapshots.last().expect("a snapshot was written")).unwrap()
+    }
+}
+
+pub const CALL: &str = "supervisor/call-1";
+pub const PEER: &str = "supervisor/call-1/p1";
+pub const MICROPHONE: &str = "supervisor/call-1/p1/p1-microphone-1";
+pub const CAMERA: &str = "supervisor/call-1/p1/p1-camera-1";
