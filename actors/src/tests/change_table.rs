@@ -166,3 +166,17 @@ fn a_hold_is_told_once_and_keeps_the_segments_of_what_still_plays() {
         assert_eq!(tree.states("camera"), [("held".to_owned(), true)]);
     });
 }
+
+#[test]
+fn a_participant_has_at_most_thirty_two_tracks_however_they_come() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        for batch in [2..20, 20..40] {
+            let more: Vec<_> =
+                batch.map(|mid| tree.media.media(&mid.to_string(), "user", Codec::Opus)).collect();
+            tree.media.change(|facts| facts.media.extend(more));
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+        assert_eq!(tree.segments.running().len(), 32);
+    });
+}
