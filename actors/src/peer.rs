@@ -202,10 +202,10 @@ impl PeerActor {
             Some(track) => *lock(&track.shared.opened),
             None => None,
         };
-        let first = match opened {
-            Some(id) => media.streams.iter().position(|ring| ring.info.id == id)? + 1,
-            None => 0,
-        };
+        // A stream that is no longer told of is older than those that are.
+        let first = opened
+            .and_then(|id| media.streams.iter().position(|ring| ring.info.id == id))
+            .map_or(0, |place| place + 1);
         media.streams.iter().skip(first).find(|ring| !ring.is_empty() && (ring.has_ended() || stop))
     }
 
