@@ -132,3 +132,30 @@ fn session_id(order: &SessionOrder, utc_micros: i64, nanos: u64) -> SessionId {
     hash.update(nanos.to_be_bytes());
     SessionId::new(hex::encode(&hash.finalize()[..16]))
 }
+
+#[cfg(test)]
+mod tests {
+    use recorder_actors::ports::RoomFacts;
+
+    use super::super::clock::SystemClock;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_that_could_not_be_opened_leaves_the_interrupted_one_to_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let in_the_way = folder.path().join("file");
+        std::fs::write(&in_the_way, "no folder").unwrap();
+        let room_id = "!room:example.org".to_owned();
+        let cut_off = HashMap::from([(room_id.clone(), SessionId::new("before"))]);
+        let sessions = Sessions::new(&in_the_way, Arc::new(SystemClock), cut_off.clone());
+        let order = SessionOrder {
+            room_id,
+            room: RoomFacts::default(),
+            call_id: "c1".into(),
+            started_by: "@ada:example.org".into(),
+            first_media: None,
+        };
+        assert!(sessions.open(order).await.is_err());
+        assert_eq!(*sessions.cut_off.lock().unwrap(), cut_off);
+    }
+}
