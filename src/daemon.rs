@@ -155,7 +155,8 @@ impl Running {
         let account_settings = account_settings(settings)?;
         let hello = greeting(&settings.matrix.user);
         let hello = Greeting { plain: hello.plain, html: hello.html };
-        let connecting = MatrixAccount::connect(&account_settings, Arc::clone(&clock), Arc::clone(&board), hello);
+        let connecting =
+            MatrixAccount::connect(&account_settings, Arc::clone(&clock), Arc::clone(&board), hello);
         let (account, deliveries) = Box::pin(connecting).await?;
         tracing::info!(user = %account.user_id(), device = %account.device_id(), "logged in");
         let (live_calls, left) = LiveCallFile::open(&account_settings.state_dir);

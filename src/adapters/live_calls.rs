@@ -27,7 +27,8 @@ impl LiveCallFile {
         let path = state_directory.join("live-calls.json");
         let left: Vec<LiveCall> =
             fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        let calls = left.iter().map(|call| ((call.room.clone(), call.call_id.clone()), call.clone())).collect();
+        let calls =
+            left.iter().map(|call| ((call.room.clone(), call.call_id.clone()), call.clone())).collect();
         (Self { path, calls: Arc::new(Mutex::new(calls)) }, left)
     }
 

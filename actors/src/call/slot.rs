@@ -141,10 +141,21 @@ impl CallShared {
             let shared = Arc::clone(self);
             self.run_to_done(async move {
                 while shared.opening_session.load(Ordering::Acquire) || !shared.files_closed() {
+                    shared.stand_in_for_the_peer();
                     tokio::time::sleep(LOOK).await;
                 }
                 finish(shared, CallEnd::Failed).await;
             });
+        }
+    }
+
+    /// Nobody starts a peer again once its call is given up, so its files are closed for it.
+    fn stand_in_for_the_peer(&self) {
+        let peer = lock(&self.peer).as_ref().map(|peer| (Arc::clone(&peer.slot), Arc::clone(&peer.shared)));
+        if let Some((slot, peer)) = peer
+            && slot.check(self.world.clock.now()) != Check::Running
+        {
+            peer.finalise_all();
         }
     }
 

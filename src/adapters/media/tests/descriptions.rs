@@ -95,7 +95,8 @@ fn an_m_line_that_does_not_send_is_answered_inactive_and_others_recvonly() {
 
 #[test]
 fn a_direction_of_the_whole_session_counts_where_an_m_line_has_none() {
-    let offer = session() + "a=recvonly\r\n" + audio("0", 111, "").as_str() + video("1", "a=sendonly\r\n").as_str();
+    let offer =
+        session() + "a=recvonly\r\n" + audio("0", 111, "").as_str() + video("1", "a=sendonly\r\n").as_str();
     let read = offer::read(&offer).expect("offer");
     assert_eq!(read.lines[0].direction, Direction::RecvOnly);
     assert_eq!(read.lines[1].direction, Direction::SendOnly);
@@ -165,8 +166,9 @@ fn three_hundred_m_lines_are_answered_one_by_one() {
 
 #[test]
 fn mids_that_would_mix_streams_up_are_refused() {
-    let refused =
-        |lines: String| assert!(matches!(offer::read(&(session() + lines.as_str())), Err(MediaError::BadOffer(_))));
+    let refused = |lines: String| {
+        assert!(matches!(offer::read(&(session() + lines.as_str())), Err(MediaError::BadOffer(_))))
+    };
     refused(audio("same", 111, "") + audio("same", 111, "").as_str());
     refused(audio("a-b", 111, "") + audio("a_b", 111, "").as_str());
     refused(audio("seventeen-letters", 111, ""));
@@ -192,8 +194,8 @@ fn retransmission_sources_belong_to_their_main_source() {
 
 #[test]
 fn candidates_and_the_fragment_are_read_and_kept_from_the_stack() {
-    let offer =
-        session() + audio("0", 111, "a=candidate:1 1 udp 1 x.local 9 typ host\r\na=end-of-candidates\r\n").as_str();
+    let offer = session()
+        + audio("0", 111, "a=candidate:1 1 udp 1 x.local 9 typ host\r\na=end-of-candidates\r\n").as_str();
     let read = offer::read(&offer).expect("offer");
     assert_eq!(read.candidates, ["candidate:1 1 udp 1 x.local 9 typ host"]);
     assert_eq!(read.ufrag.as_deref(), Some("abcd"));
