@@ -54,15 +54,7 @@ fn track(place: &TrackPlace, muted: bool, peer: &PeerShared) -> TrackSnapshot {
     let current = lock(&place.shared.current).clone();
     let closing = lock(&place.shared.closing).clone();
     for segment in closing.iter().chain(current.iter()) {
-        let facts = segment.now();
-        sum.segments += facts.files;
-        sum.frames += facts.frames;
-        sum.bytes += facts.bytes;
-        sum.media_seconds += facts.media_seconds;
-        sum.received += facts.ledger.received;
-        sum.recovered += facts.ledger.recovered;
-        sum.lost += facts.ledger.lost;
-        sum.dropped_by_us += facts.ledger.dropped_by_us;
+        sum.add(&segment.now());
     }
     let facts = current.as_ref().map(|segment| segment.now());
     let now = peer.world.clock.now();

@@ -12,7 +12,7 @@ use recorder_core::manifest::{GapCause, OpenedBecause};
 use recorder_core::timeline::SenderClock;
 
 use crate::ring::TrackRing;
-use crate::segment::{ClosedFile, SegmentHandle, SegmentOrder, SegmentPhase, TrackNames};
+use crate::segment::{ClosedFile, SegmentFacts, SegmentHandle, SegmentOrder, SegmentPhase, TrackNames};
 use crate::session::SessionHandle;
 use crate::supervise::{Link, Nudge, Slot, lock, tick_every_second};
 use crate::testing::{Point, visit};
@@ -45,6 +45,21 @@ pub struct Finished {
     pub dropped_by_us: u64,
     /// For the last computation of their clock maps.
     pub files: Vec<ClosedFile>,
+}
+
+impl Finished {
+    /// Adds a segment's figures.
+    pub(crate) fn add(&mut self, facts: &SegmentFacts) {
+        self.segments += facts.files;
+        self.frames += facts.frames;
+        self.bytes += facts.bytes;
+        self.media_seconds += facts.media_seconds;
+        self.received += facts.ledger.received;
+        self.recovered += facts.ledger.recovered;
+        self.lost += facts.ledger.lost;
+        self.dropped_by_us += facts.ledger.dropped_by_us;
+        self.files.extend(facts.closed.iter().cloned());
+    }
 }
 
 /// A writer's slot content: outlives the actor, belongs to the PeerActor.
@@ -103,17 +118,7 @@ impl WriterShared {
     }
 
     fn count_finished(&self, segment: &SegmentHandle) {
-        let facts = segment.now();
-        let mut sum = lock(&self.finished);
-        sum.segments += facts.files;
-        sum.frames += facts.frames;
-        sum.bytes += facts.bytes;
-        sum.media_seconds += facts.media_seconds;
-        sum.received += facts.ledger.received;
-        sum.recovered += facts.ledger.recovered;
-        sum.lost += facts.ledger.lost;
-        sum.dropped_by_us += facts.ledger.dropped_by_us;
-        sum.files.extend(facts.closed.iter().cloned());
+        lock(&self.finished).add(&segment.now());
     }
 }
 
