@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { judgeSession } from './session.mjs';
+import { beeps, RATE } from './signal.mjs';
 import { makeSession } from './testing/fixture.mjs';
 
 async function judge(edit, { video, ...options } = {}) {
@@ -312,4 +313,20 @@ test('a manifest against its schema is told', async () => {
     problems.some((problem) => /required property 'call_kind'/.test(problem)),
     JSON.stringify(problems),
   );
+});
+
+test('a beep that had begun before the file is not taken for one that begins late', () => {
+  const sound = new Float32Array(RATE * 3);
+  const beep = (from, seconds) => {
+    for (let n = 0; n < seconds * RATE; n += 1) {
+      sound[from + n] = 0.5 * Math.sin((2 * Math.PI * 2000 * n) / RATE);
+    }
+  };
+  // The last 60 ms of a beep, of which the decoder's first 40 ms are silent; then two whole ones.
+  beep(RATE * 0.04, 0.02);
+  beep(RATE * 0.96, 0.1);
+  beep(RATE * 1.96, 0.1);
+  const found = beeps({ left: sound, right: sound, blocks: [{ first: 0, at_s: 0 }] });
+  assert.equal(found.length, 2, JSON.stringify(found));
+  assert.ok(Math.abs(found[0] - 0.96) < 0.01 && Math.abs(found[1] - 1.96) < 0.01);
 });

@@ -28,6 +28,9 @@ export function sampleTime(blocks, sample) {
   return blocks[low].at_s + (sample - blocks[low].first) / RATE;
 }
 
+// Samples at the beginning of a file in which the onset of a beep cannot be told: a beep's length and a packet more.
+const EDGE = RATE * 0.12;
+
 /** Media times at which beeps begin. */
 export function beeps({ left, right, blocks }) {
   const window = 240;
@@ -43,6 +46,8 @@ export function beeps({ left, right, blocks }) {
   levels.forEach((level, number) => {
     if (!on && level > peak / 2) {
       on = true;
+      // A beep this early may have begun before the file, while its decoder was still settling.
+      if (number * step < EDGE) return;
       // At half the level the window lies half within the beep.
       found.push(sampleTime(blocks, number * step + window / 2));
     } else if (on && level < peak / 4) {
