@@ -52,7 +52,7 @@ async fn perform(options: &cli::Bench) -> Result<bool, BenchError> {
         let round = round_options(options, *calls)?;
         if options.compare || options.against.is_some() {
             let program = round.program.clone();
-            let other_files = folder.path().join("other").display().to_string();
+            let other_files = folder.beside().display().to_string();
             let other = || {
                 let target = match &options.against {
                     Some(python) => HelperTarget::program(python, &[AIORTC, &other_files])?,
@@ -130,12 +130,20 @@ impl Folder {
     fn path(&self) -> &Path {
         &self.path
     }
+
+    /// For the comparison's other side, which is no session of ours.
+    fn beside(&self) -> std::path::PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push("-other");
+        name.into()
+    }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
         if self.ours {
             let _ = std::fs::remove_dir_all(&self.path);
+            let _ = std::fs::remove_dir_all(self.beside());
         }
     }
 }
