@@ -109,11 +109,6 @@ impl SupervisorActor {
         let shared = Arc::clone(&self.shared);
         let now = shared.world.clock.now();
         shared.world.board.tree_heartbeat.store(now.as_nanos(), Ordering::Relaxed);
-        shared
-            .world
-            .board
-            .media_heartbeat
-            .store(shared.world.media.heartbeat().as_nanos(), Ordering::Relaxed);
         let places: Vec<_> = lock(&shared.calls).iter().map(|(key, place)| (*key, place.clone())).collect();
         for (key, place) in places {
             if place.shared.is_done() {

@@ -17,8 +17,6 @@ use super::live_calls::LiveCallFile;
 use super::matrix::{Delivery, MatrixAccount, SendError};
 use crate::settings::Matrix as MatrixSettings;
 
-/// TURN servers are worth this much of the time to answer.
-const TURN_PATIENCE: Duration = Duration::from_millis(250);
 /// Events handed to the tree in one message.
 const MOST_AT_ONCE: usize = 256;
 /// How long a farewell may be tried.
@@ -60,8 +58,7 @@ impl Signalling for MatrixSignalling {
 
     fn turn_servers(&self) -> BoxFuture<'static, Vec<TurnServer>> {
         let account = self.account.clone();
-        async move { tokio::time::timeout(TURN_PATIENCE, account.turn_servers()).await.unwrap_or_default() }
-            .boxed()
+        async move { account.turn_servers().await }.boxed()
     }
 
     fn room(&self, room: String) -> BoxFuture<'static, RoomFacts> {
