@@ -16,7 +16,7 @@ use recorder_core::call::{
     CallAction, CallEnd, CallFact, CallPhase, ConnectionLevel, OneToOne, Version, recording_begun,
 };
 use recorder_core::ids::ParticipantId;
-use recorder_core::manifest::{EventKind, Record};
+use recorder_core::manifest::{CallKind, EventKind, Record};
 use recorder_core::time::BootTime;
 use recorder_core::timeline::SenderClock;
 use tokio::sync::watch;
@@ -142,7 +142,7 @@ impl CallActor {
                 version,
             });
             let (turn, ()) = tokio::join!(world.signalling.turn_servers(), listed);
-            let answer = match world.media.accept(shared.connection_id, offer, turn).await {
+            let answer = match world.media.accept(shared.connection_id, offer, turn, None).await {
                 Ok((answer, facts)) => {
                     *lock(&shared.connection) = Some(facts);
                     if lock(&shared.ending).is_some() {
@@ -215,6 +215,8 @@ impl CallActor {
                 room_id: shared.room.clone(),
                 room,
                 call_id: shared.call_id.clone(),
+                call_kind: CallKind::OneToOne,
+                resume: None,
                 started_by: shared.caller.clone(),
                 first_media,
             };

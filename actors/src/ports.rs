@@ -1,5 +1,6 @@
 //! The traits through which the tree acts on the world. The daemon implements them; tests bring fakes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use recorder_core::call::Announcement;
 pub use recorder_core::call::RemoteCandidate;
-use recorder_core::ids::{ConnectionId, Mid, StreamId};
+use recorder_core::ids::{ConnectionId, Mid, SessionId, StreamId};
+use recorder_core::manifest::CallKind;
 use recorder_core::media::{Codec, MediaKind};
 use recorder_core::time::BootTime;
 use tokio::sync::watch;
@@ -104,6 +106,15 @@ pub struct Answer {
     pub sdp: String,
 }
 
+/// A video that we send: a picture that says that, and for how long, a recording runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// MediaStream id in our description (`a=msid`, RFC 8830); stream metadata names it.
+    pub stream: String,
+    /// When the recording began; `None` offers the m-line and never sends a picture.
+    pub since: Option<BootTime>,
+}
+
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MediaError {
     #[error("the offer cannot be used: {0}")]
@@ -118,13 +129,28 @@ pub enum MediaError {
 
 /// The media loop as the tree sees it. No method blocks; every queue behind it is bounded.
 pub trait MediaPlane: Send + Sync + 'static {
-    /// Sets up a receive-only connection from a remote offer. The watch holds the connection's facts from then on.
+    /// Sets up a connection from a remote offer: receive-only but for `tile`, which goes to the first video m-line that
+    /// wants one. The watch holds the connection's facts from then on.
     fn accept(
         &self,
         id: ConnectionId,
         offer: String,
         turn: Vec<TurnServer>,
+        tile: Option<Tile>,
     ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>>;
+
+    /// Sets up a connection that we offer: one m-line of audio and one of video, the latter with `tile`; another of
+    /// video to receive a screen where `screen` says that one is being shared. The offer is the value's `sdp`.
+    fn dial(
+        &self,
+        id: ConnectionId,
+        turn: Vec<TurnServer>,
+        tile: Tile,
+        screen: bool,
+    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>>;
+
+    /// Applies the remote answer to [`MediaPlane::dial`]'s offer.
+    fn answered(&self, id: ConnectionId, answer: String) -> BoxFuture<'static, Result<(), MediaError>>;
 
     /// Applies a later offer of the same peer; answers it.
     fn renegotiate(&self, id: ConnectionId, offer: String) -> BoxFuture<'static, Result<Answer, MediaError>>;
@@ -212,6 +238,103 @@ pub trait Signalling: Send + Sync + 'static {
     fn display_name(&self, room: String, user: String) -> BoxFuture<'static, Option<String>>;
 }
 
+/// How a message stands to others (client-server API, "Threading", "Event replacements").
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Relation {
+    #[default]
+    None,
+    /// In the thread that begins at `root`, as a reply to `reply_to`.
+    Thread { root: String, reply_to: String },
+    /// In the place of an earlier message of ours.
+    Edit { event: String },
+}
+
+/// A room's power levels as far as a recorder needs them (client-server API, `m.room.power_levels`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoomPowers {
+    /// Levels of those who have another than `default`.
+    pub users: BTreeMap<String, i64>,
+    pub default: i64,
+    /// Our own level.
+    pub own: i64,
+    /// What `org.matrix.msc3401.call.member` needs.
+    pub call_member: i64,
+    /// What a message needs.
+    pub message: i64,
+}
+
+impl RoomPowers {
+    pub fn of(&self, user: &str) -> i64 {
+        self.users.get(user).copied().unwrap_or(self.default)
+    }
+}
+
+/// What group calls and commands need of the account beyond [`Signalling`]. Everything is tried again on transient
+/// errors until `patience` is over.
+pub trait Rooms: Send + Sync + 'static {
+    /// Sends a state event.
+    fn send_state(
+        &self,
+        room: String,
+        event_type: String,
+        state_key: String,
+        content: serde_json::Value,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<(), SignallingError>>;
+
+    /// Has the homeserver send a state event after `delay` (MSC4140); the delay's id, or `None` where it cannot.
+    fn send_state_later(
+        &self,
+        room: String,
+        event_type: String,
+        state_key: String,
+        content: serde_json::Value,
+        delay: Duration,
+    ) -> BoxFuture<'static, Option<String>>;
+
+    /// Begins a delay anew, so that its event is not sent yet. False if there is no such delay any more.
+    fn restart_delay(&self, delay_id: String) -> BoxFuture<'static, bool>;
+
+    /// Sends a to-device event, not encrypted (what matrix-js-sdk's group calls understand).
+    fn send_to_device(
+        &self,
+        user: String,
+        device: String,
+        event_type: String,
+        content: serde_json::Value,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<(), SignallingError>>;
+
+    /// Says something in a room; the event's id.
+    fn say(
+        &self,
+        room: String,
+        message: Announcement,
+        relation: Relation,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<String, SignallingError>>;
+
+    /// Reacts to an event (`m.annotation`).
+    fn react(
+        &self,
+        room: String,
+        event: String,
+        key: String,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<(), SignallingError>>;
+
+    /// Our display name in this room only; `None` puts the account's own back.
+    fn set_room_name(
+        &self,
+        room: String,
+        name: Option<String>,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<(), SignallingError>>;
+
+    /// `None` for a room that we are not in.
+    fn powers(&self, room: String) -> BoxFuture<'static, Option<RoomPowers>>;
+}
+
 /// A call that has been answered and not yet ended, kept on disk so that the next process can hang it up.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LiveCall {
@@ -235,6 +358,9 @@ pub struct SessionOrder {
     pub room_id: String,
     pub room: RoomFacts,
     pub call_id: String,
+    pub call_kind: CallKind,
+    /// The session of an earlier process that goes on; a new one where it cannot be found or be read.
+    pub resume: Option<SessionId>,
     pub started_by: String,
     /// Arrival of the first packet, if one came before the session was opened.
     pub first_media: Option<BootTime>,

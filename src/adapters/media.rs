@@ -30,7 +30,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use futures_util::future::BoxFuture;
-use recorder_actors::ports::{Answer, ConnectionFacts, MediaError, MediaPlane, RemoteCandidate, TurnServer};
+use recorder_actors::ports::{
+    Answer, ConnectionFacts, MediaError, MediaPlane, RemoteCandidate, Tile, TurnServer,
+};
 use recorder_core::ids::{ConnectionId, Mid, StreamId};
 use recorder_core::time::BootTime;
 use tokio::sync::{oneshot, watch};
@@ -228,8 +230,23 @@ impl MediaPlane for MediaLoop {
         id: ConnectionId,
         offer: String,
         turn: Vec<TurnServer>,
+        _tile: Option<Tile>,
     ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
         Box::pin(self.clone().open(id, offer, turn))
+    }
+
+    fn dial(
+        &self,
+        _: ConnectionId,
+        _: Vec<TurnServer>,
+        _: Tile,
+        _: bool,
+    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
+        Box::pin(async { Err(MediaError::Stopped) })
+    }
+
+    fn answered(&self, _: ConnectionId, _: String) -> BoxFuture<'static, Result<(), MediaError>> {
+        Box::pin(async { Err(MediaError::Stopped) })
     }
 
     fn renegotiate(&self, id: ConnectionId, offer: String) -> BoxFuture<'static, Result<Answer, MediaError>> {

@@ -99,7 +99,7 @@ impl SessionFactory for Sessions {
         let start = SessionStart {
             session_id: session_id(&order, self.clock.utc_micros(), self.clock.now().as_nanos()),
             call_id: order.call_id,
-            call_kind: CallKind::OneToOne,
+            call_kind: order.call_kind,
             room: Room { id: order.room_id, name: Some(order.room.name), encrypted: order.room.encrypted },
             started_by: Some(order.started_by),
             continues,
@@ -152,6 +152,8 @@ mod tests {
             room_id,
             room: RoomFacts::default(),
             call_id: "c1".into(),
+            call_kind: CallKind::OneToOne,
+            resume: None,
             started_by: "@ada:example.org".into(),
             first_media: None,
         };

@@ -129,6 +129,7 @@ impl MediaPlane for FakeMedia {
         id: ConnectionId,
         offer: String,
         _turn: Vec<TurnServer>,
+        _tile: Option<Tile>,
     ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
         if offer == "broken" {
             return async { Err(MediaError::BadOffer("not SDP".into())) }.boxed();
@@ -145,6 +146,20 @@ impl MediaPlane for FakeMedia {
         let (sender, receiver) = watch::channel(Arc::new(facts));
         self.connections.lock().unwrap().insert(id, sender);
         async move { Ok((Answer { sdp: "answer".into() }, receiver)) }.boxed()
+    }
+
+    fn dial(
+        &self,
+        _: ConnectionId,
+        _: Vec<TurnServer>,
+        _: Tile,
+        _: bool,
+    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
+        Box::pin(async { Err(MediaError::Stopped) })
+    }
+
+    fn answered(&self, _: ConnectionId, _: String) -> BoxFuture<'static, Result<(), MediaError>> {
+        Box::pin(async { Err(MediaError::Stopped) })
     }
 
     fn renegotiate(&self, _: ConnectionId, offer: String) -> BoxFuture<'static, Result<Answer, MediaError>> {

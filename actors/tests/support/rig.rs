@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use recorder_actors::lane::{LanePool, LaneSettings};
 use recorder_actors::observe::Board;
 use recorder_actors::ports::{
-    Answer, Clock, ConnectionFacts, MediaError, MediaPlane, RemoteCandidate, TurnServer,
+    Answer, Clock, ConnectionFacts, MediaError, MediaPlane, RemoteCandidate, Tile, TurnServer,
 };
 use recorder_actors::pump::PumpPool;
 use recorder_actors::ring::{StreamInfo, TrackRing};
@@ -65,7 +65,22 @@ impl MediaPlane for Media {
         _: ConnectionId,
         _: String,
         _: Vec<TurnServer>,
+        _: Option<Tile>,
     ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
+        Box::pin(async { Err(MediaError::Stopped) })
+    }
+
+    fn dial(
+        &self,
+        _: ConnectionId,
+        _: Vec<TurnServer>,
+        _: Tile,
+        _: bool,
+    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
+        Box::pin(async { Err(MediaError::Stopped) })
+    }
+
+    fn answered(&self, _: ConnectionId, _: String) -> BoxFuture<'static, Result<(), MediaError>> {
         Box::pin(async { Err(MediaError::Stopped) })
     }
 

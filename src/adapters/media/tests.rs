@@ -50,7 +50,7 @@ impl Call {
     fn place(plane: MediaLoop, kinds: &[MediaKind]) -> Self {
         let mut caller = Caller::new();
         let offer = caller.offer(kinds);
-        let (answer, facts) = block(plane.accept(CALL, offer, Vec::new())).expect("answer");
+        let (answer, facts) = block(plane.accept(CALL, offer, Vec::new(), None)).expect("answer");
         caller.answer(&answer.sdp);
         Self { plane, caller, facts, answer: answer.sdp }
     }
@@ -345,7 +345,7 @@ fn offers_that_cannot_be_used_are_refused() {
     let mut caller = Caller::new();
     let good = caller.offer(&[MediaKind::Audio]);
     let refused =
-        |offer: String| block(plane.accept(CALL, offer, Vec::new())).map(|_| ()).expect_err("refused");
+        |offer: String| block(plane.accept(CALL, offer, Vec::new(), None)).map(|_| ()).expect_err("refused");
     assert!(matches!(refused(String::new()), MediaError::BadOffer(_)));
     assert!(matches!(refused("v=0\r\ngarbage".into()), MediaError::NothingToRecord));
     assert!(matches!(refused(good.replace("opus", "speex")), MediaError::NothingToRecord));
@@ -360,8 +360,8 @@ fn offers_that_cannot_be_used_are_refused() {
 fn an_offer_beyond_the_limit_is_refused() {
     let plane = MediaLoop::start(MediaSettings { max_connections: 1, ..settings() }).expect("start");
     let offer = |kinds: &[MediaKind]| Caller::new().offer(kinds);
-    assert!(block(plane.accept(ConnectionId(1), offer(&[MediaKind::Audio]), Vec::new())).is_ok());
-    assert!(block(plane.accept(ConnectionId(2), offer(&[MediaKind::Audio]), Vec::new())).is_err());
+    assert!(block(plane.accept(ConnectionId(1), offer(&[MediaKind::Audio]), Vec::new(), None)).is_ok());
+    assert!(block(plane.accept(ConnectionId(2), offer(&[MediaKind::Audio]), Vec::new(), None)).is_err());
     plane.close(ConnectionId(1));
     plane.shutdown();
     assert_eq!(plane.connections(), 0);
@@ -386,7 +386,7 @@ fn the_heartbeat_goes_on_without_traffic() {
         std::thread::yield_now();
     }
     plane.shutdown();
-    let refused = block(plane.accept(CALL, Caller::new().offer(&[MediaKind::Audio]), Vec::new()));
+    let refused = block(plane.accept(CALL, Caller::new().offer(&[MediaKind::Audio]), Vec::new(), None));
     assert_eq!(refused.map(|_| ()), Err(MediaError::Stopped));
 }
 
@@ -408,7 +408,7 @@ fn candidates_that_overtake_the_answer_and_ten_thousand_of_them_do_no_harm() {
         .filter(|l| !l.contains("candidate"))
         .map(|l| format!("{l}\r\n"))
         .collect();
-    let (answer, facts) = block(plane.accept(CALL, without, Vec::new())).expect("answer");
+    let (answer, facts) = block(plane.accept(CALL, without, Vec::new(), None)).expect("answer");
     caller.answer(&answer.sdp);
     let mut call = Call { plane, caller, facts, answer: answer.sdp };
     for port in 1..=10_000 {

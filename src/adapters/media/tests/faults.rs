@@ -234,7 +234,7 @@ fn a_panic_in_one_connection_ends_that_one_alone() {
     let mut watches = Vec::new();
     for (id, caller) in [(1, &mut first), (2, &mut second)] {
         let offer = caller.offer(&[MediaKind::Audio]);
-        let (answer, facts) = block(plane.accept(ConnectionId(id), offer, Vec::new())).expect("answer");
+        let (answer, facts) = block(plane.accept(ConnectionId(id), offer, Vec::new(), None)).expect("answer");
         caller.answer(&answer.sdp);
         watches.push(facts);
         assert!(caller.run_until(LONG, |caller| caller.connected));

@@ -94,7 +94,7 @@ fn a_call_without_a_direct_path_goes_through_the_relay() {
     let plane = MediaLoop::start_with_shim(settings(), Box::new(NoDirectPath)).expect("start");
     let mut caller = Caller::new();
     let offer = caller.offer(&[MediaKind::Audio]);
-    let (answer, facts) = block(plane.accept(CALL, offer, server.credentials())).expect("answer");
+    let (answer, facts) = block(plane.accept(CALL, offer, server.credentials(), None)).expect("answer");
     assert_eq!(answer.sdp.matches("typ relay").count(), 1, "the relayed address is told");
     caller.answer(&answer.sdp);
     let mut call = Call { plane, caller, facts, answer: answer.sdp };
@@ -124,7 +124,7 @@ fn a_turn_server_that_does_not_answer_does_not_hold_up_the_call() {
     let mut caller = Caller::new();
     let offer = caller.offer(&[MediaKind::Audio]);
     let began = std::time::Instant::now();
-    let (answer, facts) = block(plane.accept(CALL, offer, turn)).expect("answer");
+    let (answer, facts) = block(plane.accept(CALL, offer, turn, None)).expect("answer");
     assert!(began.elapsed() < Duration::from_secs(2));
     caller.answer(&answer.sdp);
     let mut call = Call { plane, caller, facts, answer: answer.sdp };
