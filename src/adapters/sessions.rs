@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use recorder_actors::ports::{Clock, SessionFactory, SessionOrder};
 use recorder_actors::session::{self, SessionError, SessionHandle, SessionSettings, SessionStart};
 use recorder_core::ids::SessionId;
-use recorder_core::manifest::{CallKind, RecorderInfo, Room};
+use recorder_core::manifest::{RecorderInfo, Room};
 use sha2::{Digest, Sha256};
 
 use super::recovery::{Pace, hash_session};
@@ -136,6 +136,7 @@ fn session_id(order: &SessionOrder, utc_micros: i64, nanos: u64) -> SessionId {
 #[cfg(test)]
 mod tests {
     use recorder_actors::ports::RoomFacts;
+    use recorder_core::manifest::CallKind;
 
     use super::super::clock::SystemClock;
     use super::*;
