@@ -1,52 +1,58 @@
 //! From slots and manifests to what the board shows and the room is told.
 
 use recorder_core::call::Saved;
-use recorder_core::manifest::Manifest;
+use recorder_core::manifest::{CallKind, Manifest};
 
-use crate::call::CallShared;
+use crate::call::{CallShared, Participant, PeerKey};
 use crate::observe::{CallSnapshot, ParticipantSnapshot, TrackSnapshot};
 use crate::peer::{PeerShared, TrackPlace};
 use crate::ports::RoomFacts;
-use crate::session::SessionHandle;
 use crate::supervise::lock;
 
-/// A call for the page.
-pub(crate) fn call(
-    shared: &CallShared,
-    state: &str,
-    room: &RoomFacts,
-    session: Option<&SessionHandle>,
-    peer: Option<&PeerShared>,
-) -> CallSnapshot {
-    let folder = session.map(|session| session.folder().display().to_string()).unwrap_or_default();
-    CallSnapshot {
-        key: shared.key,
-        session_id: session.map(|session| session.session_id().to_string()).unwrap_or_default(),
-        call_kind: "one_to_one".to_owned(),
-        room_id: shared.room.clone(),
-        room_name: room.name.clone(),
-        encrypted: room.encrypted,
-        state: state.to_owned(),
-        started_utc_micros: shared.started_utc_micros,
-        folder,
-        participants: peer.map(|peer| participant(shared, peer)).into_iter().collect(),
+impl CallShared {
+    /// The call for the page.
+    pub(crate) fn snapshot(&self, state: &str, room: &RoomFacts) -> CallSnapshot {
+        let session = lock(&self.session).clone();
+        let folder = session.as_ref().map(|session| session.folder().display().to_string());
+        CallSnapshot {
+            key: self.key,
+            session_id: session.map(|session| session.session_id().to_string()).unwrap_or_default(),
+            call_kind: kind_name(self.kind).to_owned(),
+            room_id: self.room.clone(),
+            room_name: room.name.clone(),
+            encrypted: room.encrypted,
+            state: state.to_owned(),
+            started_utc_micros: self.started_utc_micros,
+            folder: folder.unwrap_or_default(),
+            participants: self.each_person(participant),
+        }
     }
 }
 
-fn participant(shared: &CallShared, peer: &PeerShared) -> ParticipantSnapshot {
-    let plan = lock(&peer.plan).clone();
-    ParticipantSnapshot {
-        id: peer.participant.to_string(),
-        user_id: Some(shared.caller.clone()),
-        device_id: None,
-        display_name: Some(peer.display_name.clone()),
-        present: true,
-        tracks: peer
-            .tracks()
-            .iter()
-            .map(|place| track(place, plan.get(&place.shared.mid).is_some_and(|track| track.muted), peer))
-            .collect(),
+/// As the manifest spells it.
+pub(crate) const fn kind_name(kind: CallKind) -> &'static str {
+    match kind {
+        CallKind::OneToOne => "one_to_one",
+        CallKind::Mesh => "mesh",
+        CallKind::ElementCall => "element_call",
     }
+}
+
+fn participant(key: &PeerKey, person: &Participant) -> Option<ParticipantSnapshot> {
+    let place = person.place.as_ref()?;
+    let tracks = person.peer().map(|peer| {
+        let plan = lock(&peer.plan).clone();
+        let muted = |track: &TrackPlace| plan.get(&track.shared.mid).is_some_and(|track| track.muted);
+        peer.tracks().iter().map(|place| track(place, muted(place), &peer)).collect()
+    });
+    Some(ParticipantSnapshot {
+        id: place.id.to_string(),
+        user_id: Some(key.user.clone()),
+        device_id: key.device.clone(),
+        display_name: Some(place.name.clone()),
+        present: person.present,
+        tracks: tracks.unwrap_or_default(),
+    })
 }
 
 fn track(place: &TrackPlace, muted: bool, peer: &PeerShared) -> TrackSnapshot {

@@ -205,7 +205,7 @@ impl SupervisorActor {
             return;
         }
         tracing::info!(call = %key, caller = %invite.sender, room = %invite.room, "a call is answered");
-        let shared = CallShared::new(&self.shared.world, &self.shared.link, key, invite);
+        let shared = CallShared::answering(&self.shared.world, &self.shared.link, key, invite);
         let path = format!("{}/{key}", self.slot.path());
         let slot =
             Slot::new(&self.shared.world, &self.shared.link, path, ActorKind::Call, invite.room.clone());

@@ -1,15 +1,16 @@
 //! The end of a call: clock maps, session, the message to the room.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use recorder_core::call::{CallEnd, Saved, recording_saved};
-use recorder_core::manifest::{EndReason, EventKind, LeaveReason, Record};
+use recorder_core::manifest::{CallKind, EndReason};
 
-use super::caller_id;
+use super::kind::leave_reason;
+use super::people::{Participant, end_stays};
 use super::slot::CallShared;
 use crate::clock_fit;
-use crate::journal::event;
 use crate::observe::{Severity, Totals};
 use crate::ports::DiskLevel;
 use crate::session::SessionEnd;
@@ -20,17 +21,14 @@ pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
     let world = Arc::clone(&shared.world);
     let session = lock(&shared.session).clone();
     if let Some(session) = session {
-        let peer = lock(&shared.peer).as_ref().map(|peer| Arc::clone(&peer.shared));
-        if let Some(peer) = peer {
+        let people: Vec<_> = lock(&shared.people).values().flat_map(Participant::peers).collect();
+        for peer in people {
             for track in peer.tracks() {
                 let files = lock(&track.shared.finished).files.clone();
                 clock_fit::recompute(&session, &peer.sender_clock, &files);
             }
         }
-        let at_s = session.now_s();
-        let participant = caller_id();
-        session.tell(event(at_s, EventKind::Left, Some(&participant), None));
-        session.tell(Record::PresenceEnded { participant, at_s, reason: Some(leave_reason(end).into()) });
+        end_stays(&shared, &session, leave_reason(end));
         let end_of_session = SessionEnd::because(end_reason(end, *world.disk.borrow()));
         let saved = match session.finish(end_of_session).await {
             Ok(manifest) => crate::snapshot::saved(&manifest),
@@ -39,7 +37,9 @@ pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
                 crate::snapshot::saved(&session.manifest())
             }
         };
-        shared.outbox.message(recording_saved(saved));
+        if shared.kind == CallKind::OneToOne {
+            shared.outbox.message(recording_saved(saved));
+        }
         world.board.happened(world.clock.utc_micros(), Severity::Info, saved_text(&shared, saved));
         world.sessions.finished(session.folder());
     }
@@ -54,7 +54,9 @@ pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
 }
 
 fn saved_text(shared: &CallShared, saved: Saved) -> String {
-    let name = lock(&shared.caller_name).clone();
+    let first =
+        |people: &BTreeMap<_, Participant>| Some(people.values().next()?.place.as_ref()?.name.clone());
+    let name = first(&lock(&shared.people)).unwrap_or_else(|| shared.started_by.clone());
     format!(
         "The call of {name} ended: {} streams, {:.0} s, {} bytes",
         saved.streams, saved.duration_s, saved.bytes
@@ -73,18 +75,5 @@ fn end_reason(end: CallEnd, disk: DiskLevel) -> EndReason {
         CallEnd::ConnectionLost => EndReason::ConnectionLost,
         CallEnd::Shutdown => EndReason::Shutdown,
         CallEnd::BadOffer | CallEnd::Failed => EndReason::Failed,
-    }
-}
-
-fn leave_reason(end: CallEnd) -> LeaveReason {
-    match end {
-        CallEnd::Hangup | CallEnd::AnsweredElsewhere => LeaveReason::Hangup,
-        CallEnd::Left => LeaveReason::Left,
-        CallEnd::ConnectionLost => LeaveReason::ConnectionLost,
-        CallEnd::Removed
-        | CallEnd::RoomUpgraded
-        | CallEnd::Shutdown
-        | CallEnd::BadOffer
-        | CallEnd::Failed => LeaveReason::SessionEnded,
     }
 }

@@ -1,21 +1,23 @@
 //! What outlives a CallActor: its slot's content.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use recorder_core::call::{CallAction, CallEnd, CallSignal, OneToOne};
-use recorder_core::ids::{CallKey, ConnectionId};
+use recorder_core::call::{CallEnd, CallSignal};
+use recorder_core::ids::{CallKey, ConnectionId, LegId};
+use recorder_core::manifest::CallKind;
 use tokio::sync::watch;
 
 use super::finish::finish;
+use super::kind::{Effect, Machine, PeerKey};
 use super::outbox::Outbox;
+use super::people::Participant;
 use crate::observe::Totals;
-use crate::peer::{PeerActor, PeerShared};
 use crate::ports::{ConnectionFacts, MediaError, RoomFacts};
 use crate::session::SessionHandle;
-use crate::supervise::{Check, Link, Slot, lock};
+use crate::supervise::{Link, lock};
 use crate::world::World;
 
 /// How often an end without an actor looks whether files are closed.
@@ -28,8 +30,16 @@ const MOST_INPUTS: usize = 256;
 #[derive(Debug)]
 pub enum CallInput {
     Signal(Box<CallSignal>),
-    Opened(Result<String, MediaError>),
-    Renegotiated(Result<String, MediaError>),
+    /// The answer to a leg's first offer.
+    Opened {
+        leg: LegId,
+        answer: Result<String, MediaError>,
+    },
+    /// The answer to a later offer.
+    Renegotiated {
+        leg: LegId,
+        answer: Result<String, MediaError>,
+    },
     UserLeft(String),
     RoomUpgraded,
     Stop(CallEnd),
@@ -40,9 +50,11 @@ pub(super) struct Ending {
     pub(super) end: CallEnd,
 }
 
-pub(super) struct PeerPlace {
-    pub(super) slot: Arc<Slot<PeerActor>>,
-    pub(super) shared: Arc<PeerShared>,
+/// One connection of a call.
+pub(super) struct Leg {
+    pub(super) connection: ConnectionId,
+    /// Once the media plane has set it up.
+    pub(super) facts: Option<watch::Receiver<Arc<ConnectionFacts>>>,
 }
 
 /// A call's slot content: outlives the actor, belongs to the SupervisorActor.
@@ -50,24 +62,26 @@ pub struct CallShared {
     pub world: Arc<World>,
     pub key: CallKey,
     pub room: String,
-    pub caller: String,
+    pub kind: CallKind,
+    /// Who began it: the caller, or who gave the command.
+    pub started_by: String,
     pub call_id: String,
     pub link: Arc<Link>,
     pub parent: Arc<Link>,
     pub started_utc_micros: i64,
     pub(super) inbox: Mutex<VecDeque<CallInput>>,
-    pub(super) machine: Mutex<OneToOne>,
-    /// Actions of the machine's birth, performed by the first generation.
-    pub(super) first_actions: Mutex<Vec<CallAction>>,
-    pub(super) connection_id: ConnectionId,
-    pub(super) connection: Mutex<Option<watch::Receiver<Arc<ConnectionFacts>>>>,
+    pub(super) machine: Mutex<Machine>,
+    /// Effects of the machine's birth, brought about by the first generation.
+    pub(super) first_effects: Mutex<Vec<Effect>>,
+    pub(super) legs: Mutex<BTreeMap<LegId, Leg>>,
+    pub(super) people: Mutex<BTreeMap<PeerKey, Participant>>,
     pub(super) want_session: AtomicBool,
     pub(super) opening_session: AtomicBool,
-    pub(super) session: Mutex<Option<SessionHandle>>,
+    pub(crate) session: Mutex<Option<SessionHandle>>,
     pub(super) session_failed: AtomicBool,
-    pub(super) peer: Mutex<Option<PeerPlace>>,
+    /// Display names by user; `None` while one is looked up.
+    pub(super) names: Mutex<BTreeMap<String, Option<String>>>,
     pub(super) room_facts: Mutex<RoomFacts>,
-    pub(super) caller_name: Mutex<String>,
     pub(super) outbox: Outbox,
     pub(super) ending: Mutex<Option<Ending>>,
     pub(super) finishing: AtomicBool,
@@ -75,30 +89,30 @@ pub struct CallShared {
 }
 
 impl CallShared {
-    /// Takes an invite. Needs a tokio runtime: the outbox is a task.
-    pub fn new(world: &Arc<World>, parent: &Arc<Link>, key: CallKey, invite: &CallSignal) -> Arc<Self> {
-        let (machine, actions) = OneToOne::new(key, invite, &world.settings.user, &world.settings.device);
+    /// A 1:1 call by its invite. Needs a tokio runtime: the outbox is a task.
+    pub fn answering(world: &Arc<World>, parent: &Arc<Link>, key: CallKey, invite: &CallSignal) -> Arc<Self> {
+        let (machine, first_effects) = Machine::one_to_one(world, key, invite);
         Arc::new(Self {
             world: Arc::clone(world),
             key,
             room: invite.room.clone(),
-            caller: invite.sender.clone(),
+            kind: machine.kind(),
+            started_by: invite.sender.clone(),
             call_id: invite.call_id.clone(),
             link: Arc::default(),
             parent: Arc::clone(parent),
             started_utc_micros: world.clock.utc_micros(),
             inbox: Mutex::default(),
             machine: Mutex::new(machine),
-            first_actions: Mutex::new(actions),
-            connection_id: world.numbers.connection(),
-            connection: Mutex::default(),
+            first_effects: Mutex::new(first_effects),
+            legs: Mutex::default(),
+            people: Mutex::default(),
             want_session: AtomicBool::new(false),
             opening_session: AtomicBool::new(false),
             session: Mutex::default(),
             session_failed: AtomicBool::new(false),
-            peer: Mutex::default(),
+            names: Mutex::default(),
             room_facts: Mutex::default(),
-            caller_name: Mutex::new(invite.sender.clone()),
             outbox: Outbox::open(world, &invite.room),
             ending: Mutex::default(),
             finishing: AtomicBool::new(false),
@@ -130,18 +144,18 @@ impl CallShared {
             lock(&self.ending).get_or_insert(Ending { end: CallEnd::Failed });
             tracing::error!(call = %self.key, "a call is ended because its actor failed too often");
         }
-        for action in lock(&self.machine).stop(CallEnd::Failed) {
-            if let CallAction::Send(event) = action {
+        for effect in lock(&self.machine).stop(CallEnd::Failed, self.world.clock.now()) {
+            if let Effect::Send(event) = effect {
                 self.outbox.event(event);
             }
         }
-        self.world.media.close(self.connection_id);
+        self.close_legs();
         Totals::count(&self.world.board.totals.sessions_failed);
         if !self.finishing.swap(true, Ordering::AcqRel) {
             let shared = Arc::clone(self);
             self.run_to_done(async move {
                 while shared.opening_session.load(Ordering::Acquire) || !shared.files_closed() {
-                    shared.stand_in_for_the_peer();
+                    shared.stand_in_for_the_peers();
                     tokio::time::sleep(LOOK).await;
                 }
                 finish(shared, CallEnd::Failed).await;
@@ -149,28 +163,27 @@ impl CallShared {
         }
     }
 
-    /// Nobody starts a peer again once its call is given up, so its files are closed for it.
-    fn stand_in_for_the_peer(&self) {
-        let peer = lock(&self.peer).as_ref().map(|peer| (Arc::clone(&peer.slot), Arc::clone(&peer.shared)));
-        if let Some((slot, peer)) = peer
-            && slot.check(self.world.clock.now()) != Check::Running
-        {
-            peer.finalise_all();
+    /// The media plane has set a leg's connection up. False if nobody wants it any more, and then it is closed.
+    pub(super) fn connected(&self, leg: LegId, facts: watch::Receiver<Arc<ConnectionFacts>>) -> bool {
+        let connection = facts.borrow().id;
+        let wanted = match lock(&self.legs).get_mut(&leg) {
+            Some(place) => {
+                place.facts = Some(facts);
+                lock(&self.ending).is_none()
+            }
+            None => false,
+        };
+        if !wanted {
+            self.world.media.close(connection);
         }
+        wanted
     }
 
-    /// Tells the peer to close every file; whether all are closed.
-    pub(super) fn files_closed(&self) -> bool {
-        let peer = lock(&self.peer).as_ref().map(|peer| (Arc::clone(&peer.slot), Arc::clone(&peer.shared)));
-        let Some((slot, peer)) = peer else { return true };
-        let told = std::mem::replace(&mut lock(&peer.wanted).stop, true);
-        if !told {
-            slot.nudge();
+    /// Ends every connection; their rings end, and what they hold is still written.
+    pub(super) fn close_legs(&self) {
+        for leg in lock(&self.legs).values() {
+            self.world.media.close(leg.connection);
         }
-        if slot.check(self.world.clock.now()) == Check::GivenUp {
-            peer.finalise_all();
-        }
-        told && peer.is_idle()
     }
 
     /// Runs the end of the call. If that fails itself, the call is done all the same.

@@ -1,0 +1,308 @@
+//! Who is in a call: participants with their stays, the leg that carries each, and the PeerActor's place.
+
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use recorder_core::call::recording_begun;
+use recorder_core::ids::{LegId, ParticipantId};
+use recorder_core::manifest::{CallKind, EventKind, LeaveReason, Record};
+use recorder_core::time::BootTime;
+use recorder_core::timeline::SenderClock;
+use tokio::sync::watch;
+
+use super::kind::PeerKey;
+use super::slot::CallShared;
+use crate::journal::event;
+use crate::observe::{ActorKind, Severity};
+use crate::peer::{PeerActor, PeerShared, Wanted};
+use crate::ports::ConnectionFacts;
+use crate::session::SessionHandle;
+use crate::supervise::{Check, Slot, lock};
+
+/// How long a participant's first sight waits for the homeserver to say its name.
+const NAME_LIMIT: Duration = Duration::from_secs(2);
+/// Earlier connections of one participant that are remembered for the clock maps at the end; of those beyond, the
+/// provisional maps stay.
+const MOST_RETIRED: usize = 256;
+
+/// One device of one user, over all its stays and connections.
+pub(crate) struct Participant {
+    pub(crate) party: Option<String>,
+    /// Seen first.
+    pub(crate) since: BootTime,
+    /// In the call now.
+    pub(crate) present: bool,
+    /// Why it left, while it is not present.
+    pub(crate) reason: LeaveReason,
+    /// What carries its media now.
+    pub(crate) leg: Option<LegId>,
+    /// Since it stands in the manifest.
+    pub(crate) place: Option<Place>,
+}
+
+/// A participant's place in session and tree.
+pub(crate) struct Place {
+    pub(crate) id: ParticipantId,
+    pub(crate) name: String,
+    pub(crate) slot: Arc<Slot<PeerActor>>,
+    /// What the PeerActor works on, with the leg it belongs to.
+    pub(crate) peer: Option<(LegId, Arc<PeerShared>)>,
+    /// Those of earlier legs.
+    pub(crate) retired: Vec<Arc<PeerShared>>,
+    /// A stay that the journal knows to have begun and not to have ended.
+    pub(crate) staying: bool,
+}
+
+impl Participant {
+    pub(crate) fn new(party: Option<String>, since: BootTime) -> Self {
+        Self { party, since, present: true, reason: LeaveReason::Left, leg: None, place: None }
+    }
+
+    pub(crate) fn peer(&self) -> Option<Arc<PeerShared>> {
+        let (_, peer) = self.place.as_ref()?.peer.as_ref()?;
+        Some(Arc::clone(peer))
+    }
+
+    /// The peers of all its connections, oldest first.
+    pub(crate) fn peers(&self) -> Vec<Arc<PeerShared>> {
+        let Some(place) = &self.place else { return Vec::new() };
+        place.retired.iter().chain(place.peer.iter().map(|(_, peer)| peer)).map(Arc::clone).collect()
+    }
+}
+
+impl CallShared {
+    /// Brings session and tree in line with who is in the call: participants, stays, peers.
+    pub(super) fn keep_people(&self, path: &str) {
+        let Some(session) = lock(&self.session).clone() else { return };
+        let ending = lock(&self.ending).is_some();
+        let mut people = lock(&self.people);
+        let known = people.values().filter(|person| person.place.is_some()).count();
+        let mut number = known;
+        for (key, person) in people.iter_mut() {
+            if person.place.is_none()
+                && let Some(name) = self.name_of(&key.user, person.since)
+            {
+                number += 1;
+                self.enter(path, &session, key, person, number, name);
+            }
+            let Some(place) = &mut person.place else { continue };
+            if person.present != place.staying && !ending {
+                place.staying = person.present;
+                tell_stay(&session, place, (!person.present).then_some(person.reason));
+            }
+        }
+        for person in people.values_mut() {
+            self.keep_peer(&session, person, ending);
+        }
+    }
+
+    /// A participant's first sight: in the manifest, in the tree, and the room is told.
+    fn enter(
+        &self,
+        path: &str,
+        session: &SessionHandle,
+        key: &PeerKey,
+        person: &mut Participant,
+        number: usize,
+        name: String,
+    ) {
+        let id = ParticipantId::new(format!("p{number}"));
+        session.tell(Record::ParticipantAdded {
+            participant: id.clone(),
+            user_id: Some(key.user.clone()),
+            device_id: key.device.clone(),
+            party_id: person.party.clone(),
+            display_name: Some(name.clone()),
+        });
+        let slot = Slot::new(&self.world, &self.link, format!("{path}/{id}"), ActorKind::Peer, name.clone());
+        if self.kind == CallKind::OneToOne && lock(&self.ending).is_none() {
+            self.outbox.message(recording_begun(&key.user, &name, &self.world.settings.user));
+        }
+        let what = format!("{name} is being recorded");
+        self.world.board.happened(self.world.clock.utc_micros(), Severity::Info, what);
+        person.place = Some(Place { id, name, slot, peer: None, retired: Vec::new(), staying: false });
+    }
+
+    /// Has a user's name looked up, once.
+    pub(super) fn learn_name(self: &Arc<Self>, user: &str) {
+        if lock(&self.names).insert(user.to_owned(), None).is_some() {
+            return;
+        }
+        let (shared, user) = (Arc::clone(self), user.to_owned());
+        actix::spawn(async move {
+            let name = shared.world.signalling.display_name(shared.room.clone(), user.clone()).await;
+            lock(&shared.names).insert(user.clone(), Some(name.unwrap_or(user)));
+            shared.link.nudge();
+        });
+    }
+
+    /// A user's name, or its id when no name was learnt in time.
+    fn name_of(&self, user: &str, since: BootTime) -> Option<String> {
+        let learnt = lock(&self.names).get(user).cloned().flatten();
+        let late = self.world.clock.now().saturating_since(since) >= NAME_LIMIT;
+        learnt.or_else(|| late.then(|| user.to_owned()))
+    }
+
+    /// Everyone who was ever in the call stands in the session and has the place that recorded it.
+    pub(super) fn everyone_has_a_place(&self) -> bool {
+        lock(&self.people).values().all(|person| person.place.is_some())
+    }
+
+    /// One PeerActor for the participant's newest leg; that of an older leg closes its files first.
+    fn keep_peer(&self, session: &SessionHandle, person: &mut Participant, ending: bool) {
+        let connection = person.leg.and_then(|leg| {
+            let legs = lock(&self.legs);
+            Some((leg, legs.get(&leg)?.facts.clone()?))
+        });
+        let now = self.world.clock.now();
+        let Some(place) = &mut person.place else { return };
+        let carried = place.peer.as_ref().map(|(leg, _)| *leg);
+        if let Some((leg, peer)) = &place.peer
+            && person.leg != Some(*leg)
+        {
+            if !std::mem::replace(&mut lock(&peer.wanted).stop, true) {
+                place.slot.nudge();
+            }
+            if place.slot.check(now) == Check::GivenUp {
+                peer.finalise_all();
+            }
+            if !peer.is_idle() || place.slot.check(now) == Check::Running {
+                self.revive(place, session, now);
+                return;
+            }
+        }
+        match connection {
+            Some((leg, facts)) if carried != Some(leg) && !(ending && carried.is_some()) => {
+                if let Some((_, old)) = place.peer.take()
+                    && place.retired.len() < MOST_RETIRED
+                {
+                    place.retired.push(old);
+                }
+                let peer = self.new_peer(session, place.id.clone(), place.name.clone(), leg, facts);
+                place.peer = Some((leg, peer));
+                place.slot.revive();
+            }
+            _ => {}
+        }
+        self.revive(place, session, now);
+    }
+
+    /// Starts the PeerActor where it failed, was never started, or ended although files are open.
+    fn revive(&self, place: &Place, session: &SessionHandle, now: BootTime) {
+        let Some((_, peer)) = &place.peer else { return };
+        match place.slot.check(now) {
+            Check::RestartNow => {
+                session.tell(event(session.now_s(), EventKind::ChildRestarted, Some(&place.id), None));
+                start_peer(&place.slot, peer);
+            }
+            Check::Empty if !(lock(&peer.wanted).stop && peer.is_idle()) => start_peer(&place.slot, peer),
+            Check::Empty | Check::Running | Check::Waiting | Check::GivenUp => {}
+        }
+    }
+
+    fn new_peer(
+        &self,
+        session: &SessionHandle,
+        participant: ParticipantId,
+        display_name: String,
+        leg: LegId,
+        connection: watch::Receiver<Arc<ConnectionFacts>>,
+    ) -> Arc<PeerShared> {
+        let mut sender_clock = SenderClock::new();
+        sender_clock.set_utc(self.world.clock.now(), self.world.clock.utc_micros());
+        let metadata = lock(&self.machine).metadata(leg).cloned();
+        Arc::new(PeerShared {
+            world: Arc::clone(&self.world),
+            participant,
+            display_name,
+            session: session.clone(),
+            connection,
+            wanted: Mutex::new(Wanted { metadata, stop: false }),
+            link: Arc::default(),
+            parent: Arc::clone(&self.link),
+            plan: Mutex::default(),
+            tracks: Mutex::default(),
+            sender_clock: Arc::new(Mutex::new(sender_clock)),
+            counters: Mutex::default(),
+            ice_restarts: AtomicU32::new(0),
+        })
+    }
+
+    /// The streams' metadata of every leg, as the machine knows it now, to the peers that read it.
+    pub(super) fn pass_metadata(&self, machine: &super::kind::Machine) {
+        for person in lock(&self.people).values() {
+            let Some(place) = &person.place else { continue };
+            let Some((leg, peer)) = &place.peer else { continue };
+            let mut wanted = lock(&peer.wanted);
+            if wanted.metadata.as_ref() != machine.metadata(*leg) {
+                wanted.metadata = machine.metadata(*leg).cloned();
+                drop(wanted);
+                place.slot.nudge();
+            }
+        }
+    }
+
+    /// Looks at each participant.
+    pub(crate) fn each_person<T>(&self, look: impl Fn(&PeerKey, &Participant) -> Option<T>) -> Vec<T> {
+        lock(&self.people).iter().filter_map(|(key, person)| look(key, person)).collect()
+    }
+
+    /// Nobody starts a peer again once its call is given up, so its files are closed for it.
+    pub(super) fn stand_in_for_the_peers(&self) {
+        let now = self.world.clock.now();
+        for person in lock(&self.people).values() {
+            if let (Some(place), Some(peer)) = (&person.place, person.peer())
+                && place.slot.check(now) != Check::Running
+            {
+                peer.finalise_all();
+            }
+        }
+    }
+
+    /// Tells the peers to close every file; whether all are closed.
+    pub(super) fn files_closed(&self) -> bool {
+        let now = self.world.clock.now();
+        let mut closed = true;
+        for person in lock(&self.people).values() {
+            let (Some(place), Some(peer)) = (&person.place, person.peer()) else { continue };
+            let told = std::mem::replace(&mut lock(&peer.wanted).stop, true);
+            if !told {
+                place.slot.nudge();
+            }
+            if place.slot.check(now) == Check::GivenUp {
+                peer.finalise_all();
+            }
+            closed &= told && peer.is_idle();
+        }
+        closed
+    }
+}
+
+/// A stay begins, or ends for the reason given.
+fn tell_stay(session: &SessionHandle, place: &Place, left: Option<LeaveReason>) {
+    let at_s = session.now_s();
+    let participant = place.id.clone();
+    let kind = if left.is_some() { EventKind::Left } else { EventKind::Joined };
+    session.tell(match left {
+        None => Record::PresenceBegan { participant, at_s },
+        Some(reason) => Record::PresenceEnded { participant, at_s, reason: Some(reason.into()) },
+    });
+    session.tell(event(at_s, kind, Some(&place.id), None));
+}
+
+/// Ends every stay that has not ended.
+pub(super) fn end_stays(shared: &CallShared, session: &SessionHandle, reason: LeaveReason) {
+    for person in lock(&shared.people).values_mut() {
+        if let Some(place) = &mut person.place
+            && std::mem::take(&mut place.staying)
+        {
+            tell_stay(session, place, Some(reason));
+        }
+    }
+}
+
+fn start_peer(slot: &Arc<Slot<PeerActor>>, peer: &Arc<PeerShared>) {
+    let (inner, shared) = (Arc::clone(slot), Arc::clone(peer));
+    slot.start(move |_| PeerActor::new(shared, inner));
+}
