@@ -11,6 +11,7 @@ use recorder_actors::observe::Board;
 use recorder_actors::ports::{Clock, DiskLevel};
 use recorder_actors::pump::PumpPool;
 use recorder_actors::storage::Storage;
+use recorder_actors::testing::faulty;
 use recorder_core::ids::SessionId;
 use tokio::sync::watch;
 
@@ -51,7 +52,7 @@ impl RecordingPath {
         lock: FolderLock,
         cut_off: HashMap<String, SessionId>,
     ) -> Result<Self, RecordingError> {
-        let storage: Arc<dyn Storage> = Arc::new(FsStorage::new(directory));
+        let storage: Arc<dyn Storage> = faulty(Arc::new(FsStorage::new(directory)));
         Self::start_on(directory, storage, reserve, media, board, lock, cut_off)
     }
 

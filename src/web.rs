@@ -1,7 +1,7 @@
 //! The status page, the API, the metrics and the health checks.
 //!
 //! They read the [`Board`] only, and run on a thread with a runtime of its own, so that they answer while the
-//! tree hangs. Nothing here changes anything in the recorder.
+//! tree hangs. Nothing here changes anything in the recorder; only builds for tests take orders for faults.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -20,6 +20,8 @@ use crate::settings::Settings;
 
 mod api;
 mod events;
+#[cfg(feature = "fault-injection")]
+mod faults;
 mod guard;
 mod health;
 mod login;
@@ -199,6 +201,8 @@ fn start(page: TcpListener, apart: Option<TcpListener>, shared: Arc<Shared>) -> 
                 .configure(events::configure)
                 .configure(health::configure)
                 .configure(|config| {
+                    #[cfg(feature = "fault-injection")]
+                    faults::configure(config);
                     if metrics_here {
                         metrics::configure(config);
                     }

@@ -132,6 +132,8 @@ impl SegmentControl {
 
 /// An order for one segment.
 pub struct SegmentOrder {
+    /// Path in the tree of the writer that orders it.
+    pub writer: String,
     pub id: SegmentId,
     pub ring: Arc<TrackRing>,
     pub names: Arc<TrackNames>,

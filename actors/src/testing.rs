@@ -1,72 +1,68 @@
-//! Faults on cue. With the feature `fault-injection` (tests only) an actor, pump or lane asks here at its named
-//! points whether it is to fail; without it every question is compiled away.
+//! Faults on cue, the one place for them. With the feature `fault-injection` (tests only) actors, pumps, lanes, the
+//! media loop and its connections ask here at their named points whether they are to fail; without it every question is
+//! compiled away.
+//!
+//! A fault is armed for a point, for one place (`who`, or [`ANYONE`]) and for a number of visits: on this thread
+//! ([`arm`]), on all threads ([`arm_everywhere`], [`order`]), or in a daemon that runs (`POST /faults`).
 
-/// Points at which a fault may be injected.
+#[cfg(any(test, feature = "fault-injection"))]
+mod armed;
+#[cfg(any(test, feature = "fault-injection"))]
+mod storage;
+
+#[cfg(any(test, feature = "fault-injection"))]
+pub use armed::{
+    ANYONE, Fault, Order, Refused, arm, arm_everywhere, ask, is_armed, lift, order, orders, visit,
+};
+#[cfg(any(test, feature = "fault-injection"))]
+pub use storage::faulty;
+
+/// Points at which a fault may be injected, and what `who` is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Point {
+    /// A path in the tree, as for the other actors.
     SupervisorHandler,
     CallHandler,
     PeerHandler,
     WriterHandler,
+    /// The path of the writer whose segment it is, or the track's id.
     Pump,
+    /// Part of the file's path, as for the other two.
+    DiskCreate,
+    DiskWrite,
+    DiskSync,
+    /// The media loop's turn: `media`.
+    MediaLoop,
+    /// What the media loop does with one connection: its id (`conn-1`).
+    Connection,
+    /// A datagram that came in: the sender's address (`127.0.0.1:40000`).
+    Datagram,
 }
-
-#[cfg(any(test, feature = "fault-injection"))]
-mod armed {
-    use std::cell::RefCell;
-    use std::collections::HashMap;
-    use std::sync::{Mutex, PoisonError};
-
-    use super::Point;
-
-    type Armed = HashMap<(Point, String), u32>;
-
-    thread_local! {
-        static HERE: RefCell<Armed> = RefCell::default();
-    }
-    static EVERYWHERE: Mutex<Option<Armed>> = Mutex::new(None);
-
-    /// The next `times` visits of `point` by `who` (a path in the tree, or a track's id) on this thread panic. A tree
-    /// under test lives on its test's thread, so tests do not meet.
-    pub fn arm(point: Point, who: &str, times: u32) {
-        HERE.with_borrow_mut(|armed| armed.insert((point, who.to_owned()), times));
-    }
-
-    /// As [`arm`], for visits on any thread.
-    pub fn arm_everywhere(point: Point, who: &str, times: u32) {
-        let mut armed = EVERYWHERE.lock().unwrap_or_else(PoisonError::into_inner);
-        armed.get_or_insert_default().insert((point, who.to_owned()), times);
-    }
-
-    /// Panics if armed for this point and place.
-    #[expect(clippy::panic, reason = "this is what it is for")]
-    pub fn visit(point: Point, who: &str) {
-        let key = (point, who.to_owned());
-        let here = HERE.with_borrow_mut(|armed| take(armed, &key));
-        let everywhere = || {
-            let mut armed = EVERYWHERE.lock().unwrap_or_else(PoisonError::into_inner);
-            armed.as_mut().is_some_and(|armed| take(armed, &key))
-        };
-        if here || everywhere() {
-            panic!("injected fault at {point:?} of {who}");
-        }
-    }
-
-    fn take(armed: &mut Armed, key: &(Point, String)) -> bool {
-        match armed.get_mut(key) {
-            Some(times) if *times > 0 => {
-                *times -= 1;
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
-#[cfg(any(test, feature = "fault-injection"))]
-pub use armed::{arm, arm_everywhere, visit};
 
 /// Compiled away.
 #[cfg(not(any(test, feature = "fault-injection")))]
 #[inline(always)]
 pub fn visit(_point: Point, _who: &str) {}
+
+/// Compiled away.
+#[cfg(not(any(test, feature = "fault-injection")))]
+#[inline(always)]
+pub fn ask(_point: Point, _who: &str) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// Compiled away.
+#[cfg(not(any(test, feature = "fault-injection")))]
+#[inline(always)]
+pub fn is_armed(_point: Point) -> bool {
+    false
+}
+
+/// Compiled away.
+#[cfg(not(any(test, feature = "fault-injection")))]
+#[inline(always)]
+pub fn faulty(
+    storage: std::sync::Arc<dyn crate::storage::Storage>,
+) -> std::sync::Arc<dyn crate::storage::Storage> {
+    storage
+}

@@ -116,7 +116,7 @@ impl Recording {
             if !self.take_ring(world, now) {
                 return;
             }
-            visit(Point::Pump, self.order.names.track.as_str());
+            visit(Point::Pump, &self.order.writer);
             let ended = self.order.ring.has_ended();
             let emptied = self.read(world, now);
             if emptied && (ended || self.may_finish(now)) {

@@ -186,6 +186,7 @@ impl TrackWriterActor {
     fn open(&mut self, ring: &Arc<TrackRing>, because: OpenedBecause, context: &mut Context<Self>) {
         let shared = &self.shared;
         let segment = shared.world.segments.start(SegmentOrder {
+            writer: self.slot.path().to_owned(),
             id: shared.world.numbers.segment(),
             ring: Arc::clone(ring),
             names: Arc::clone(&shared.names),

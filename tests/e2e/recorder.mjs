@@ -128,6 +128,19 @@ export class Recorder {
     return answer.json();
   }
 
+  /** Arms a fault (src/web/faults.rs): {point, who, fault, times}. Only in builds with `fault-injection`. */
+  async fault(order) {
+    const answer = await fetch(`${this.url}/faults`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(order),
+    });
+    if (!answer.ok) throw new Error(`/faults: ${answer.status} ${await answer.text()}`);
+  }
+
+  /** Faults that are armed and were not met yet. */
+  faults = async () => (await this.get('/faults')).faults;
+  liftFaults = () => fetch(`${this.url}/faults`, { method: 'DELETE' });
   status = () => this.get('/api/v1/status');
   calls = async () => (await this.get('/api/v1/calls')).calls;
   actors = async () => (await this.get('/api/v1/actors')).actors;

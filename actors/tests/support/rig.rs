@@ -250,6 +250,7 @@ impl Rig {
         because: OpenedBecause,
     ) -> SegmentHandle {
         self.pumps.start(SegmentOrder {
+            writer: names.track.to_string(),
             id: SegmentId(self.next_id.fetch_add(1, Ordering::SeqCst)),
             ring: Arc::clone(ring),
             names: Arc::clone(names),

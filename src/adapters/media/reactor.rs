@@ -11,6 +11,7 @@ use crossbeam_queue::ArrayQueue;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use recorder_actors::ports::{MediaError, RemoteCandidate};
+use recorder_actors::testing::{Point, ask, is_armed, visit};
 use recorder_core::ids::{ConnectionId, StreamId};
 use tokio::sync::oneshot;
 
@@ -180,6 +181,7 @@ impl Reactor {
             last_turn = Instant::now();
             self.inlet.heartbeat.store(boot_time().as_nanos(), Ordering::Release);
             self.shared.stats.turns.fetch_add(1, Ordering::Relaxed);
+            visit(Point::MediaLoop, "media");
             self.receive_all(&mut batch);
             for event in &events[..ready] {
                 if (FIRST_TOKEN..WAKE_TOKEN).contains(&event.data()) {
@@ -305,6 +307,9 @@ impl Reactor {
     }
 
     fn enter(&mut self, datagram: &Datagram<'_>) {
+        if is_armed(Point::Datagram) && ask(Point::Datagram, &datagram.source.to_string()).is_err() {
+            return;
+        }
         #[cfg(any(test, feature = "fault-injection"))]
         if let Some(shim) = &mut self.net.shim {
             use super::shim::Fault;
@@ -428,7 +433,13 @@ impl Reactor {
     fn with(&mut self, id: ConnectionId, action: impl FnOnce(&mut Connection, &mut Net)) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let net = &mut self.net;
-        if catch_unwind(AssertUnwindSafe(|| action(connection, net))).is_err() {
+        let guarded = || {
+            if is_armed(Point::Connection) {
+                visit(Point::Connection, &id.to_string());
+            }
+            action(connection, net);
+        };
+        if catch_unwind(AssertUnwindSafe(guarded)).is_err() {
             self.shared.stats.panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!(connection = %id, "a connection panicked and is closed");
             connection.fail("a defect of the recorder ended this connection");
