@@ -1,0 +1,159 @@
+// Panics on cue in the tree of a live call. Needs a recorder built with the feature `fault-injection`.
+
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, test } from 'node:test';
+
+import { assertRight, seconds, segmentsOf } from './expect.mjs';
+import { leave, until } from './processes.mjs';
+import { World } from './world.mjs';
+
+describe('faults in a live call', () => {
+  let world;
+
+  before(async () => {
+    world = await World.start();
+  });
+  beforeEach(() => world.recorder.ensure());
+  after(() => leave());
+
+  /** Generation and restarts of every actor: {path: {generation, restarts, …}}. */
+  async function tree() {
+    const found = {};
+    const walk = (node) => {
+      found[node.path] = node;
+      node.children.forEach(walk);
+    };
+    (await world.recorder.actors()).forEach(walk);
+    return found;
+  }
+
+  const generations = (actors) =>
+    Object.fromEntries(Object.entries(actors).map(([path, { generation }]) => [path, generation]));
+
+  const restartsInMetrics = async () => {
+    const text = await (await fetch(`${world.recorder.url}/metrics`)).text();
+    return Number(/^recorder_actor_restarts_total (\d+)$/m.exec(text)[1]);
+  };
+
+  /**
+   * Injects a panic at `point` of `path`, does what makes it be met, and asserts that within a second the tree, the page and
+   * the metrics show the next generation of `restarts` and of nobody else.
+   */
+  async function panics(point, path, restarts, meet = async () => {}) {
+    const was = await tree();
+    const counted = await restartsInMetrics();
+    await world.recorder.fault({ point, who: path });
+    await meet();
+    await until('the panic', async () => (await world.recorder.faults()).length === 0, { everyMs: 20 });
+    const met = Date.now();
+    const now = await until(
+      `the next generation of ${restarts}`,
+      async () => {
+        const actors = await tree();
+        const { generation, state } = actors[restarts];
+        return generation === was[restarts].generation + 1 && state === 'running' && actors;
+      },
+      { timeoutMs: 5000, everyMs: 20 },
+    );
+    const page = await (await fetch(world.recorder.url)).text();
+    const metrics = await restartsInMetrics();
+    const took = Date.now() - met;
+    assert.ok(took <= 1000, `${point}: shown after ${took} ms`);
+    assert.equal(metrics, counted + 1, `${point}: the metrics`);
+    assert.match(page, new RegExp(`generation ${now[restarts].generation}, restarted`), `${point}: the page`);
+    assert.match(now[restarts].last_error, /injected fault/, point);
+    assert.deepEqual(
+      generations(now),
+      { ...generations(was), [restarts]: was[restarts].generation + 1 },
+      `${point}: a sibling is not as it was`,
+    );
+  }
+
+  test('a panic in any actor ends no file, one in the pump costs its track the next segment', async () => {
+    const ada = await world.caller('ada');
+    const room = await ada.roomWith(world.recorderId);
+    const { callId } = await ada.call(room);
+    const [, call] = await until('both writers', async () => {
+      const paths = Object.keys(await tree());
+      return paths.length === 5 && paths;
+    });
+    const peer = `${call}/p1`;
+    const camera = `${peer}/p1-camera-1`;
+    const microphone = `${peer}/p1-microphone-1`;
+    await seconds(2);
+    const mute = (on) => () => ada.do('muteMicrophone', on);
+
+    await panics('writer', camera, camera);
+    await panics('writer', microphone, microphone);
+    await panics('peer', peer, peer);
+    // Both meet it with the next event, which is lost to them.
+    await panics('call', call, call, mute(true));
+    await panics('supervisor', 'supervisor', 'supervisor', mute(false));
+    await seconds(1);
+    assert.equal((await tree())[call].state, 'running');
+    const { manifest: before } = await world.session(callId, () => true);
+    assert.deepEqual(
+      segmentsOf(before).map(({ opened_because }) => opened_because),
+      ['first', 'first'],
+      'no control actor ends a segment',
+    );
+
+    await panics('pump', camera, camera);
+    await seconds(2);
+    const { directory, manifest } = await world.hangUp(ada, callId);
+    assert.equal(manifest.end_reason, 'hangup');
+    assert.deepEqual(
+      segmentsOf(manifest, 'camera').map(({ opened_because }) => opened_because),
+      ['first', 'writer_restarted'],
+    );
+    assert.deepEqual(
+      segmentsOf(manifest, 'microphone').map(({ opened_because }) => opened_because),
+      ['first'],
+    );
+    assert.equal((await world.recorder.totals()).packets_dropped_by_us, 0);
+    await assertRight(world, directory);
+    await ada.close();
+  });
+
+  test('a disk that fails under one file costs its track the next segment and nobody else anything', async () => {
+    const ben = await world.caller('ben');
+    const { callId } = await ben.call(await ben.roomWith(world.recorderId));
+    await seconds(2);
+    const was = generations(await tree());
+    await world.recorder.fault({ point: 'disk_write', who: 'microphone', fault: 'error' });
+    const camera = Object.keys(was).find((path) => path.endsWith('p1-camera-1'));
+    const microphone = Object.keys(was).find((path) => path.endsWith('p1-microphone-1'));
+    await until('the next generation', async () => (await tree())[microphone].generation === 2);
+    await seconds(2);
+    assert.equal(generations(await tree())[camera], was[camera]);
+    const { directory, manifest } = await world.hangUp(ben, callId);
+    assert.deepEqual(
+      segmentsOf(manifest, 'microphone').map(({ opened_because }) => opened_because),
+      ['first', 'writer_restarted'],
+    );
+    assert.equal(segmentsOf(manifest, 'camera').length, 1);
+    await assertRight(world, directory, { mayDrop: true });
+    await ben.close();
+  });
+
+  test('a media loop that hangs ends the process in order, and a fresh one goes on', async () => {
+    const cleo = await world.caller('cleo');
+    const room = await cleo.roomWith(world.recorderId);
+    const { callId } = await cleo.call(room);
+    await seconds(2);
+    const began = Date.now();
+    await world.recorder.fault({ point: 'media_loop', fault: 'stall' });
+    const { code } = await Promise.race([world.recorder.child.ended, seconds(20).then(() => ({}))]);
+    assert.equal(code, 70, 'the exit status that a service manager starts again');
+    assert.ok(Date.now() - began < 18_000, `${Date.now() - began} ms`);
+    await world.recorder.start();
+    await cleo.do('waitForState', 'ended', 10_000);
+    const { manifest } = await world.session(callId);
+    assert.ok(segmentsOf(manifest).every(({ final }) => final !== false));
+    const next = await cleo.call(room);
+    await seconds(1);
+    const { manifest: then } = await world.hangUp(cleo, next.callId);
+    assert.equal(then.state, 'complete');
+    await cleo.close();
+  });
+});
