@@ -42,6 +42,11 @@ measure:
     tests/e2e/setup.sh
     RECORDER_PROFILE=release node tests/e2e/measure.mjs
 
+# changes in calls of real clients, as many of each as a long meeting has, and a chaos call (CHAOS_SEED=n repeats one)
+changes:
+    tests/e2e/setup.sh
+    CHANGES=long node --test --test-concurrency=1 tests/e2e/changes.test.mjs
+
 # fuzz one target: vp8, vp9, av1, h264, h265, opus, receiver, mux_repair
 fuzz target seconds="60":
     cd tests/fuzz && cargo +nightly fuzz run --fuzz-dir . {{ target }} -- -max_total_time={{ seconds }}

@@ -62,6 +62,8 @@ pub struct ActorSnapshot {
     pub name: String,
     pub state: ActorState,
     pub generation: Generation,
+    /// Number of this value among all that this process ever started: another one means another actor. 0: none yet.
+    pub address: u64,
     pub restarts: u64,
     pub last_error: Option<String>,
     /// When this generation began, UTC microseconds.
@@ -258,6 +260,7 @@ pub struct Board {
     calls: DashMap<CallKey, Arc<CallSnapshot>>,
     happenings: Mutex<VecDeque<Arc<Happening>>>,
     happened: AtomicU64,
+    addresses: AtomicU64,
     pub account: ArcSwap<AccountSnapshot>,
     pub storage: ArcSwap<StorageSnapshot>,
     pub totals: Totals,
@@ -270,6 +273,11 @@ pub struct Board {
 impl Board {
     pub fn new() -> Arc<Self> {
         Arc::new(Self::default())
+    }
+
+    /// The number of a value that is about to start; see [`ActorSnapshot::address`].
+    pub fn next_address(&self) -> u64 {
+        self.addresses.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub fn put_actor(&self, snapshot: ActorSnapshot) {

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use self::tell::Said;
 use crate::journal::event;
 use crate::observe::ActorKind;
-use crate::ports::{ConnectionFacts, RemoteMedia};
+use crate::ports::{ConnectionFacts, ConnectionState, RemoteMedia};
 use crate::ring::TrackRing;
 use crate::segment::TrackNames;
 use crate::session::SessionHandle;
@@ -131,8 +131,10 @@ impl PeerActor {
         *lock(&shared.plan) = next.clone();
         let held = self.look_for_hold(&facts);
         self.tell_causes(&next, &facts, held);
-        // At the end everything goes off, and the end says so.
-        if !wanted.stop {
+        // At the end everything goes off, and the end says so. A client that hangs up closes its connection before its word
+        // has come.
+        let over = matches!(facts.state, ConnectionState::Closed | ConnectionState::Failed);
+        if !wanted.stop && !over {
             self.tell_levels(&next, &facts, held);
         }
         if let Some(round_trip) = facts.round_trip {

@@ -75,6 +75,7 @@ pub enum Check {
 struct Place<A: Actor> {
     addr: Option<Addr<A>>,
     generation: Generation,
+    address: u64,
     /// Spent by panics.
     budget: RestartBudget,
     /// Spent by faults from outside, which are never given up.
@@ -117,6 +118,7 @@ where
             place: Mutex::new(Place {
                 addr: None,
                 generation: Generation(0),
+                address: 0,
                 budget: RestartBudget::new(world.settings.restart),
                 outages: RestartBudget::new(world.settings.restart),
                 state: ActorState::Starting,
@@ -145,6 +147,7 @@ where
                 Totals::count(&self.world.board.totals.actor_restarts);
             }
             place.generation = place.generation.next();
+            place.address = self.world.board.next_address();
             place.addr = Some(addr);
             place.state = ActorState::Running;
             place.fault = None;
@@ -275,6 +278,7 @@ where
             name: place.name.clone(),
             state: place.state,
             generation: place.generation,
+            address: place.address,
             restarts: place.restarts,
             last_error: place.last_error.clone(),
             since_utc_micros: place.since_utc_micros,

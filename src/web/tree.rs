@@ -93,6 +93,7 @@ mod tests {
                     name: String::new(),
                     state: ActorState::Running,
                     generation: Generation::FIRST,
+                    address: 0,
                     restarts: 0,
                     last_error: None,
                     since_utc_micros: 0,

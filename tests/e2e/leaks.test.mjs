@@ -1,11 +1,11 @@
 // Nothing of a call may stay behind when it is over.
 
 import assert from 'node:assert/strict';
-import { readdir, readlink } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 
 import { seconds } from './expect.mjs';
 import { leave, until } from './processes.mjs';
+import { holdings } from './remains.mjs';
 import { World } from './world.mjs';
 
 const MEBIBYTE = 1 << 20;
@@ -19,23 +19,6 @@ describe('what a call leaves behind', () => {
     caller = await world.caller('ada');
   });
   after(() => leave());
-
-  async function metrics() {
-    const text = await (await fetch(`${world.recorder.url}/metrics`)).text();
-    return (name) => Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(text)?.[1] ?? NaN);
-  }
-
-  /** Media files and UDP sockets that the recorder's process holds open. */
-  async function open() {
-    const directory = `/proc/${world.recorder.child.pid}/fd`;
-    const targets = await Promise.all(
-      (await readdir(directory)).map((fd) => readlink(`${directory}/${fd}`).catch(() => '')),
-    );
-    return {
-      files: targets.filter((target) => /\.(webm|mkv|jsonl)$/.test(target)),
-      sockets: targets.filter((target) => target.startsWith('socket:')).length,
-    };
-  }
 
   test('after the tenth identical call no actor, file, thread or socket is left, and the heap is as after the fifth', async () => {
     const room = await caller.roomWith(world.recorderId);
@@ -53,12 +36,7 @@ describe('what a call leaves behind', () => {
       // Threads of the blocking pool rest for ten seconds before they end; the page's and the sync's connections stay.
       if (call === 5 || call === 10) {
         await seconds(12);
-        const value = await metrics();
-        marks.push({
-          heap: value('recorder_heap_bytes'),
-          threads: value('process_threads'),
-          ...(await open()),
-        });
+        marks.push(await holdings(world.recorder));
       }
     }
     const [fifth, tenth] = marks;

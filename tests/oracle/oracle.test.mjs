@@ -116,6 +116,23 @@ const broken = [
     /ends 1000 ms early/,
   ],
   [
+    'a gap that the file does not have is found',
+    (s) => {
+      segment(s, 'camera').gaps.push({ from_s: 3, to_s: 4.5, cause: 'silence' });
+    },
+    /a gap from 3 to 4.5 is not in the file/,
+  ],
+  [
+    'a pause that is not listed is found',
+    (s) => {
+      const held = file(s, 'microphone');
+      held.blocks.splice(60, 80);
+      Object.assign(segment(s, 'microphone'), { frames: held.blocks.length });
+      segment(s, 'microphone').ledger.lost = 80;
+    },
+    /a pause from media second [\d.]+ to [\d.]+ is not listed/,
+  ],
+  [
     'a stream without a file is found',
     (s) => {
       s.manifest.participants[0].tracks.pop();

@@ -6,6 +6,7 @@ import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 import { clockProblems, sessionTime } from './clock.mjs';
+import { gapProblems } from './gaps.mjs';
 import { findStream, layOver, missingOf } from './frames.mjs';
 import { diskProblems, folderProblems, nameProblems } from './layout.mjs';
 import { explainedByLedger, ledgerProblems } from './ledger.mjs';
@@ -60,8 +61,11 @@ async function judgeFile(directory, track, segment, repaired, options) {
   if (said.packets[0].ms !== 0) problems.push(`the first block is at ${said.packets[0].ms} ms`);
   if (track.kind === 'video' && !said.packets[0].key) problems.push('does not begin with a key frame');
   const span = said.packets.at(-1).ms / 1000;
-  if (Math.abs(segment.media_seconds - span) > 0.2)
-    problems.push(`media_seconds ${segment.media_seconds}, blocks span ${span}`);
+  const pauses = segment.gaps.reduce((sum, { from_s, to_s }) => sum + to_s - from_s, segment.dtx_s);
+  if (Math.abs(segment.media_seconds - (span - pauses)) > 0.2)
+    problems.push(
+      `media_seconds ${segment.media_seconds}, blocks span ${span} with pauses of ${pauses.toFixed(3)}`,
+    );
   const errors = await probe.decodeErrors(file);
   if (errors) problems.push(`does not decode: ${errors.split('\n').slice(0, 3).join('; ')}`);
   const clock = clockProblems(segment);
@@ -71,6 +75,7 @@ async function judgeFile(directory, track, segment, repaired, options) {
     if (Math.abs(segment.end_s - end) > 0.3)
       problems.push(`end_s ${segment.end_s}, the clock map says ${end}`);
   }
+  if (clock.length === 0) problems.push(...gapProblems(said.packets, segment));
   problems.push(...ledgerProblems(segment.ledger, options));
   if (segment.sha256 && segment.sha256 !== (await sha256Of(file))) problems.push('sha256 is another');
   if (options.state === 'complete') {
@@ -131,7 +136,8 @@ function meaning(participant, found, voice, voices, options) {
 
 /**
  * Judges the session in `directory` against `truth` ({voices, frames} of truth.mjs, or null to judge the files alone).
- * Returns {manifest, problems: [text], streams: [measures per track], participants: [measures]}; no problems = right.
+ * Returns {manifest, problems: [text], streams: [measures per track], participants: [measures], used: sent stream -> what
+ * was made of it, file by file}; no problems = right.
  */
 export async function judgeSession(directory, truth, given = {}) {
   const options = { ...defaults, ...given };
@@ -214,7 +220,7 @@ export async function judgeSession(directory, truth, given = {}) {
           if (layer.disordered.length) add([`${layer.disordered.length} frames out of order`]);
           row.worst_ms = layer.worstMs;
           if (!used.has(stream)) used.set(stream, []);
-          used.get(stream).push({ layer, row, ledger: segment.ledger });
+          used.get(stream).push({ layer, row, ledger: segment.ledger, segment, track, packets });
         }
 
         const voice = truth?.voices.get(participant.user_id);
@@ -275,5 +281,5 @@ export async function judgeSession(directory, truth, given = {}) {
       );
     }
   }
-  return { manifest, problems, streams: rows, participants: people };
+  return { manifest, problems, streams: rows, participants: people, used };
 }

@@ -164,6 +164,7 @@ fn actor(board: &Board, path: &str, kind: ActorKind, name: &str, minutes: i64) -
         name: name.into(),
         state: ActorState::Running,
         generation: Generation::FIRST,
+        address: 0,
         restarts: 0,
         last_error: None,
         since_utc_micros: NOW - minutes * 60_000_000,

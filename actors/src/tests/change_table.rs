@@ -168,6 +168,22 @@ fn a_hold_is_told_once_and_keeps_the_segments_of_what_still_plays() {
 }
 
 #[test]
+fn a_connection_that_its_client_closes_before_the_hangup_comes_turns_nothing_off() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        tree.media.change(|facts| {
+            facts.media.iter().flat_map(|media| &media.streams).for_each(|ring| ring.end());
+            facts.state = ConnectionState::Closed;
+        });
+        until("the end of the files", || tree.segments.running().is_empty()).await;
+        tree.hang_up().await;
+        assert_eq!((tree.events("camera_on"), tree.events("camera_off")), (1, 0));
+        assert_eq!(tree.states("microphone"), []);
+        assert_eq!(tree.states("camera"), []);
+    });
+}
+
+#[test]
 fn a_participant_has_at_most_thirty_two_tracks_however_they_come() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;

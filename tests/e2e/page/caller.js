@@ -3,8 +3,8 @@
 import * as sdk from 'matrix-js-sdk';
 import { logger } from 'matrix-js-sdk/lib/logger';
 
-import { configureMedia, installDevices, setSilent } from './media.js';
-import { connections, installTruth, keepBytes, preferCodecs, takeTruth } from './truth.js';
+import { configureMedia, installDevices, plugMicrophone, setSilent } from './media.js';
+import { connections, installTruth, keepBytes, negotiations, preferCodecs, takeTruth } from './truth.js';
 
 installDevices();
 installTruth();
@@ -152,7 +152,30 @@ window.caller = {
   shareScreen: (on, audio = false) => call.setScreensharingEnabled(on, { audio }),
   hold: (on) => call.setRemoteOnHold(on),
   restartIce: () => call.peerConn.restartIce(),
+  setMicrophone: (deviceId) => client.getMediaHandler().setAudioInput(deviceId),
+  setCamera: (deviceId) => client.getMediaHandler().setVideoInput(deviceId),
+  negotiations: () => negotiations(call.peerConn),
+
+  /**
+   * Calls `window.caller[method]` and waits until the change has come through: `offers` more offers of ours are answered and
+   * the connection stands. Wall-clock times of its beginning and end.
+   */
+  async act(method, args, offers = 0) {
+    const wanted = negotiations(call.peerConn) + offers;
+    const from = Date.now();
+    await window.caller[method](...args);
+    await eventually(
+      `${offers} offers of ${method} to be answered`,
+      () =>
+        negotiations(call.peerConn) >= wanted &&
+        call.peerConn.signalingState === 'stable' &&
+        call.peerConn.connectionState === 'connected',
+    );
+    return { from, to: Date.now() };
+  },
+
   setSilent,
+  plugMicrophone,
   keepBytes,
   stats: plainStats,
   remoteDescription: () => call.peerConn.remoteDescription?.sdp ?? null,

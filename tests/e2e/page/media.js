@@ -1,20 +1,11 @@
-// Synthetic devices. Each caller has a tone of its own, another one on the right; at every whole second of the wall clock
-// there is a beep on both sides and a white frame, so that a recording tells who it is, which side, and when.
+// Synthetic devices: two microphones of `sound.js`, two cameras and a screen, which are white at every whole second.
 
-export const BEEP_HZ = 2000;
-export const BEEP_SECONDS = 0.1;
+import { audioTrack, setSilent } from './sound.js';
+
 export const FLASH_MS = 133;
-// Sound takes longer to the encoder than a picture drawn at the same instant, by the buffers in between: about this
-// much by the sender's own reports, in Chromium. A microphone's path is compensated for by the browser, this one is not.
-const SOUND_LEAD_SECONDS = 0.01;
 
-let context;
-let destination;
-let beepGain;
-let master;
 let voice = { left: 440, right: 550, carrier: 0.05, beep: 0.5, noise: 0.01 };
 let picture = { width: 320, height: 180, framesPerSecond: 15 };
-const videoTimers = new Set();
 
 export function configureMedia({ left, right, width, height, framesPerSecond } = {}) {
   voice = { ...voice, ...(left && { left }), ...(right && { right }) };
@@ -25,69 +16,26 @@ export function configureMedia({ left, right, width, height, framesPerSecond } =
   };
 }
 
-async function startAudio() {
-  if (context) return;
-  context = new AudioContext({ sampleRate: 48_000 });
-  await context.resume();
-  destination = new MediaStreamAudioDestinationNode(context, { channelCount: 2 });
-  const merger = new ChannelMergerNode(context, { numberOfInputs: 2 });
-  [voice.left, voice.right].forEach((frequency, side) => {
-    const tone = new OscillatorNode(context, { frequency });
-    const level = new GainNode(context, { gain: voice.carrier });
-    tone.connect(level).connect(merger, 0, side);
-    tone.start();
-  });
-  const beep = new OscillatorNode(context, { frequency: BEEP_HZ });
-  beepGain = new GainNode(context, { gain: 0 });
-  beep.connect(beepGain);
-  beepGain.connect(merger, 0, 0);
-  beepGain.connect(merger, 0, 1);
-  beep.start();
-  // Without something broad an encoder has little to do for two tones.
-  const hiss = new AudioBuffer({ numberOfChannels: 2, length: 48_000, sampleRate: 48_000 });
-  for (const side of [0, 1]) {
-    const samples = hiss.getChannelData(side);
-    for (let i = 0; i < samples.length; i += 1) samples[i] = (Math.random() * 2 - 1) * voice.noise;
-  }
-  const noise = new AudioBufferSourceNode(context, { buffer: hiss, loop: true });
-  noise.start();
-  master = new GainNode(context);
-  merger.connect(master);
-  noise.connect(master);
-  master.connect(destination);
-  scheduleBeeps();
+let microphonePlugged = true;
+const microphones = [
+  { deviceId: 'microphone', sampleRate: 48_000, channels: 2 },
+  // A headset's: mono, at the rate of a telephone.
+  { deviceId: 'headset', sampleRate: 16_000, channels: 1 },
+];
+const cameras = [
+  { deviceId: 'camera', scale: 1 },
+  { deviceId: 'other-camera', scale: 1.5 },
+];
+
+/** Whether there is any microphone at all. */
+export function plugMicrophone(plugged) {
+  microphonePlugged = plugged;
 }
 
-// The audio clock is read late, never early: the greatest (audio − wall) of the last seconds is the closest.
-function scheduleBeeps() {
-  const seen = [];
-  let nextSecond = Math.ceil(Date.now() / 1000 + 0.3);
-  setInterval(() => {
-    const wall = Date.now() / 1000;
-    seen.push(context.currentTime - wall);
-    if (seen.length > 100) seen.shift();
-    if (nextSecond < wall) nextSecond = Math.ceil(wall + 0.1);
-    if (nextSecond - wall > 0.25) return;
-    const at = nextSecond - SOUND_LEAD_SECONDS + Math.max(...seen);
-    beepGain.gain.setValueAtTime(voice.beep, at);
-    beepGain.gain.setValueAtTime(0, at + BEEP_SECONDS);
-    nextSecond += 1;
-  }, 20);
-}
-
-/** Digital silence instead of tone and beep, without the track noticing. */
-export function setSilent(silent) {
-  if (master) master.gain.value = silent ? 0 : 1;
-}
-
-function audioTrack() {
-  return destination.stream.getAudioTracks()[0].clone();
-}
-
-function videoTrack({ label, width, height }) {
+function pictureTrack({ label, scale }) {
   const canvas = document.createElement('canvas');
-  canvas.width = width ?? picture.width;
-  canvas.height = height ?? picture.height;
+  canvas.width = picture.width * scale;
+  canvas.height = picture.height * scale;
   document.body.append(canvas);
   const pen = canvas.getContext('2d', { alpha: false });
   const period = 1000 / picture.framesPerSecond;
@@ -117,43 +65,62 @@ function videoTrack({ label, width, height }) {
     const next = (Math.floor(now / period + 0.05) + 1) * period;
     timer.id = setTimeout(tick, Math.max(1, next - now));
   };
-  videoTimers.add(timer);
   tick();
   const stop = track.stop.bind(track);
   track.stop = () => {
     clearTimeout(timer.id);
-    videoTimers.delete(timer);
     canvas.remove();
     stop();
   };
   return track;
 }
 
+/** Has a track say what device it is of, as one of a real device does. */
+function labelled(track, deviceId) {
+  const settings = track.getSettings.bind(track);
+  // A device that was let go cannot be taken over from an old stream.
+  track.getSettings = () => ({
+    ...settings(),
+    deviceId: track.readyState === 'live' ? deviceId : undefined,
+  });
+  return track;
+}
+
+/** The device that the constraints ask for, else the first. */
+function chosen(devices, { deviceId } = {}) {
+  const wanted = deviceId?.exact ?? deviceId?.ideal ?? deviceId;
+  const device = devices.find((one) => one.deviceId === wanted);
+  if (deviceId?.exact && !device) throw new DOMException('no such device', 'OverconstrainedError');
+  return device ?? devices[0];
+}
+
 /** Puts the synthetic devices in the place of the machine's. */
 export function installDevices() {
   const devices = navigator.mediaDevices;
   devices.enumerateDevices = async () =>
-    ['audioinput', 'videoinput'].map((kind) => ({
-      kind,
-      deviceId: `synthetic-${kind}`,
-      groupId: '',
-      label: kind,
-    }));
+    [
+      [microphonePlugged ? microphones : [], 'audioinput'],
+      [cameras, 'videoinput'],
+    ].flatMap(([list, kind]) =>
+      list.map(({ deviceId }) => ({ kind, deviceId, groupId: '', label: deviceId })),
+    );
   devices.getUserMedia = async ({ audio, video }) => {
     const tracks = [];
     if (audio) {
-      await startAudio();
-      tracks.push(audioTrack());
+      const device = chosen(microphones, audio);
+      tracks.push(labelled(await audioTrack(device, voice), device.deviceId));
     }
-    if (video) tracks.push(videoTrack({ label: 'camera' }));
+    if (video) {
+      const device = chosen(cameras, video);
+      tracks.push(labelled(pictureTrack({ label: 'camera', scale: device.scale }), device.deviceId));
+    }
     return new MediaStream(tracks);
   };
   devices.getDisplayMedia = async ({ audio }) => {
-    const tracks = [videoTrack({ label: 'screen', width: picture.width * 2, height: picture.height * 2 })];
-    if (audio) {
-      await startAudio();
-      tracks.push(audioTrack());
-    }
+    const tracks = [pictureTrack({ label: 'screen', scale: 2 })];
+    if (audio) tracks.push(await audioTrack(microphones[0], voice));
     return new MediaStream(tracks);
   };
 }
+
+export { setSilent };

@@ -3,6 +3,7 @@
 let worker;
 let senderCount = 0;
 const connections = [];
+const answered = new WeakMap();
 const senders = [];
 let frames = [];
 let preferences = {};
@@ -21,6 +22,13 @@ export function installTruth() {
     constructor(...args) {
       super(...args);
       connections.push(this);
+      let before = this.signalingState;
+      this.addEventListener('signalingstatechange', () => {
+        if (before === 'have-local-offer' && this.signalingState === 'stable') {
+          answered.set(this, negotiations(this) + 1);
+        }
+        before = this.signalingState;
+      });
     }
   };
   // Not through the subclass: libraries may hold on to the prototype's methods.
@@ -40,6 +48,9 @@ export function installTruth() {
     return transceiver;
   };
 }
+
+/** How many offers of a connection have been answered. */
+export const negotiations = (connection) => answered.get(connection) ?? 0;
 
 function attach(connection, sender, transceiver) {
   if (senders.some((known) => known.sender === sender)) return;
