@@ -9,6 +9,8 @@ pub mod media;
 pub mod mux;
 pub mod plan;
 pub mod restart;
+pub mod room;
 pub mod rtp;
 pub mod time;
 pub mod timeline;
+mod words;

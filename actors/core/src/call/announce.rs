@@ -1,5 +1,7 @@
 //! What the room is told. Plain text and HTML say the same; remote names are escaped in the HTML.
 
+use crate::words::{count, cut, duration, escape, size};
+
 /// A message for the room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
@@ -17,28 +19,6 @@ pub struct Saved {
     pub streams: usize,
     pub duration_s: f64,
     pub bytes: u64,
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            // Bidirectional controls could turn the sentence round.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
-            other if other.is_control() => {}
-            other => out.push(other),
-        }
-    }
-    out
-}
-
-fn cut(name: &str) -> String {
-    name.chars().filter(|letter| !letter.is_control()).take(80).collect()
 }
 
 /// On accepting a room invite.
@@ -77,18 +57,13 @@ pub fn recording_begun(caller: &str, caller_name: &str, bot: &str) -> Announceme
 
 /// At the end of a session.
 pub fn recording_saved(saved: Saved) -> Announcement {
-    let seconds = saved.duration_s.max(0.0).round() as u64;
-    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let streams = match saved.streams {
-        0 => "nothing: no media arrived".to_owned(),
-        1 => "1 stream".to_owned(),
-        n => format!("{n} streams"),
-    };
     let plain = if saved.streams == 0 {
-        format!("The call has ended. I recorded {streams}.")
+        "The call has ended. I recorded nothing: no media arrived.".to_owned()
     } else {
         format!(
-            "The call has ended. I recorded {streams}, {hours:02}:{minutes:02}:{rest:02}, {}.",
+            "The call has ended. I recorded {}, {}, {}.",
+            count(saved.streams, "stream", "streams"),
+            duration(saved.duration_s),
             size(saved.bytes)
         )
     };
@@ -105,15 +80,6 @@ pub fn recording_interrupted(caller: Option<&str>) -> Announcement {
         plain,
         mentions: caller.map(str::to_owned).into_iter().collect(),
         notice: false,
-    }
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} bytes"),
-        1_000..1_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
     }
 }
 

@@ -1,0 +1,47 @@
+//! What a room's machine remembers from one process to the next.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::CallKind;
+
+/// Kept per room on disk. Unknown and missing fields are no error, so that versions can follow each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Durable {
+    /// Users who are not to be recorded in this room.
+    pub opted_out: BTreeSet<String>,
+    /// `auto` by command; the configuration decides where nobody said anything.
+    pub auto: Option<AutoSetting>,
+    /// Who asked for the next call to be recorded.
+    pub armed_by: Option<String>,
+    /// The call whose present gathering `auto` leaves alone, because its recording was ended.
+    pub held_off: Option<String>,
+    /// The session that runs.
+    pub running: Option<Running>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutoSetting {
+    pub on: bool,
+    pub by: String,
+}
+
+/// A session under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    pub call_id: String,
+    pub kind: CallKind,
+    pub by: Option<String>,
+    pub auto: bool,
+    /// Who has been told that this session is recorded.
+    #[serde(default)]
+    pub told: BTreeSet<String>,
+    /// Event ids of the messages on which a reaction is an opt-out.
+    #[serde(default)]
+    pub consent: Vec<String>,
+    /// Event id of the status message.
+    #[serde(default)]
+    pub status: Option<String>,
+}

@@ -1,0 +1,219 @@
+//! The machine itself: what it holds, and how its inputs are given out to its parts.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::action::{MessageKind, MessageTag, RoomAction};
+use super::durable::Durable;
+use super::input::{Authority, Closing, Ended, GatheringView, Powers, Progress, Reaction, Said};
+use super::lifecycle::{Gathering, Session};
+use super::pace::{Pace, Told};
+use super::settings::Settings;
+use super::status::Status;
+use crate::call::Announcement;
+use crate::time::BootTime;
+
+use super::Relation;
+
+/// What a room's machine is at, for the page and the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    Idle,
+    /// The next call is to be recorded: by `start`, or by `auto`.
+    Armed,
+    Recording,
+    /// The session was asked to end.
+    Stopping,
+    /// We are no longer in the room, or it was replaced.
+    Closed,
+}
+
+/// The recording side of one room.
+#[derive(Clone, Debug)]
+pub struct Room {
+    pub(super) settings: Settings,
+    pub(super) durable: Durable,
+    pub(super) gathering: Option<Gathering>,
+    /// Set exactly while `durable.running` is.
+    pub(super) session: Option<Session>,
+    pub(super) closed: Option<Closing>,
+    /// As last heard.
+    pub(super) powers: Option<Powers>,
+    pub(super) pace: Pace,
+    pub(super) told: Told,
+    /// Status messages of ended sessions that wait for their last edit.
+    pub(super) closing_status: VecDeque<Status>,
+    next_message: u64,
+    dirty: bool,
+}
+
+impl Room {
+    /// A machine that goes on with what an earlier process left. If a session was running then, the tree says either
+    /// [`Room::start_restored`] or [`Room::ended`].
+    pub fn new(settings: Settings, durable: Durable) -> Self {
+        let mut room = Self {
+            pace: Pace::new(settings.commands_per_minute),
+            settings,
+            durable,
+            gathering: None,
+            session: None,
+            closed: None,
+            powers: None,
+            told: Told::default(),
+            closing_status: VecDeque::new(),
+            next_message: 1,
+            dirty: false,
+        };
+        room.session = room.restored_session();
+        room
+    }
+
+    pub fn durable(&self) -> &Durable {
+        &self.durable
+    }
+
+    pub fn opted_out(&self) -> &BTreeSet<String> {
+        &self.durable.opted_out
+    }
+
+    pub fn is_opted_out(&self, user: &str) -> bool {
+        self.durable.opted_out.contains(user)
+    }
+
+    /// Whether the next gathering is recorded without a further word.
+    pub fn auto(&self) -> bool {
+        self.durable.auto.as_ref().map_or(self.settings.auto, |auto| auto.on)
+    }
+
+    pub fn activity(&self) -> Activity {
+        match (&self.session, &self.closed) {
+            (Some(session), _) if session.stopping => Activity::Stopping,
+            (Some(_), _) => Activity::Recording,
+            (None, Some(Closing::Removed | Closing::Upgraded { .. })) => Activity::Closed,
+            (None, _) if self.durable.armed_by.is_some() || self.auto() => Activity::Armed,
+            (None, _) => Activity::Idle,
+        }
+    }
+
+    /// A message of the room. What is no command gives nothing.
+    pub fn command(&mut self, said: &Said, authority: &Authority, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.obey(said, authority, now, &mut out);
+        self.done(out)
+    }
+
+    /// A reaction to any message.
+    pub fn reaction(&mut self, reaction: &Reaction, authority: &Authority, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.reacted(reaction, authority, now, &mut out);
+        self.done(out)
+    }
+
+    /// Who is in the room's call now: a level, told as often as the tree likes. `None`: there is no call, or nobody
+    /// is in it.
+    pub fn gathering(&mut self, view: Option<GatheringView>, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.seen(view, now, &mut out);
+        self.done(out)
+    }
+
+    /// How the session fares: a level, told as often as the tree likes.
+    pub fn recording(&mut self, progress: Progress, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.progressed(progress, now, &mut out);
+        self.done(out)
+    }
+
+    /// The session is over and its files are whole, or it could not be begun. Once for each
+    /// [`RoomAction::Begin`].
+    pub fn ended(&mut self, ended: Ended, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.session_ended(ended, now, &mut out);
+        self.done(out)
+    }
+
+    /// A message of ours was sent.
+    pub fn said(&mut self, tag: MessageTag, event_id: &str, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.was_said(tag, event_id, now, &mut out);
+        self.done(out)
+    }
+
+    /// A message of ours was not sent, and will not be.
+    pub fn failed(&mut self, tag: MessageTag, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.was_not_said(tag, now, &mut out);
+        self.done(out)
+    }
+
+    /// Time has passed; due each second.
+    pub fn tick(&mut self, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.pass(now, &mut out);
+        self.done(out)
+    }
+
+    /// After a restart of the process: the session that [`Durable::running`] names goes on.
+    pub fn start_restored(&mut self, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.restored(now, &mut out);
+        self.done(out)
+    }
+
+    /// Our power levels, whenever they may have changed.
+    pub fn powers(&mut self, powers: Powers, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.powers = Some(powers);
+        self.consider_begin(now, &mut out);
+        self.done(out)
+    }
+
+    /// The call or the room is over for us.
+    pub fn close(&mut self, why: Closing, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.closing(why, now, &mut out);
+        self.done(out)
+    }
+
+    /// We are in the room again.
+    pub fn rejoined(&mut self) {
+        self.closed = None;
+    }
+
+    /// A message could not be decrypted and is given up: its sender is told once an hour, because it may have been a
+    /// command.
+    pub fn undecryptable(&mut self, event_id: &str, sender: &str, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.not_decrypted(event_id, sender, now, &mut out);
+        self.done(out)
+    }
+
+    /// Something of [`Durable`] has changed.
+    pub(super) fn keep(&mut self) {
+        self.dirty = true;
+    }
+
+    pub(super) fn next_tag(&mut self, kind: MessageKind) -> MessageTag {
+        let number = self.next_message;
+        self.next_message += 1;
+        MessageTag { kind, number }
+    }
+
+    pub(super) fn say(
+        &mut self,
+        kind: MessageKind,
+        message: Announcement,
+        relation: Relation,
+        out: &mut Vec<RoomAction>,
+    ) -> MessageTag {
+        let tag = self.next_tag(kind);
+        out.push(RoomAction::Say { tag, message, relation });
+        tag
+    }
+
+    fn done(&mut self, mut out: Vec<RoomAction>) -> Vec<RoomAction> {
+        if std::mem::take(&mut self.dirty) {
+            out.push(RoomAction::Persist);
+        }
+        out
+    }
+}

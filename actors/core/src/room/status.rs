@@ -1,0 +1,3 @@
+//! stub
+#[derive(Clone, Debug)]
+pub(super) struct Status {}
