@@ -7,6 +7,9 @@ mod desk;
 mod one_to_one;
 mod signal;
 
+pub(crate) use compose::Envelope;
+pub(crate) use signal::identifier;
+
 pub use announce::{Announcement, Saved, greeting, recording_begun, recording_interrupted, recording_saved};
 pub use compose::{Outgoing, hangup_for};
 pub use desk::{CallDesk, DeskAction, DeskSettings, IgnoreReason, Refusal};

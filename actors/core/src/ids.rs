@@ -98,6 +98,17 @@ text_id!(
     Mid
 );
 
+/// One connection to one participant device of a mesh call, counted within that call and never used again in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LegId(pub u32);
+
+impl fmt::Display for LegId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "leg-{}", self.0)
+    }
+}
+
 impl Generation {
     pub const FIRST: Self = Self(1);
 

@@ -6,6 +6,7 @@ pub mod call;
 pub mod ids;
 pub mod manifest;
 pub mod media;
+pub mod mesh;
 pub mod mux;
 pub mod plan;
 pub mod restart;

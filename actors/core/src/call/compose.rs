@@ -1,6 +1,8 @@
 //! The events we send. Raw JSON on purpose: a typed answer leaves an empty `sdp_stream_metadata` out, and without that
 //! key callers lose camera upgrades and screen shares.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::signal::Version;
@@ -14,10 +16,10 @@ pub struct Outgoing {
 
 /// Which call an outgoing event belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Envelope {
-    pub(super) call_id: String,
-    pub(super) my_party: String,
-    pub(super) version: Version,
+pub(crate) struct Envelope {
+    pub(crate) call_id: String,
+    pub(crate) my_party: String,
+    pub(crate) version: Version,
 }
 
 impl Envelope {
@@ -33,7 +35,7 @@ impl Envelope {
         Outgoing { event_type, content }
     }
 
-    pub(super) fn answer(&self, sdp: &str) -> Outgoing {
+    pub(crate) fn answer(&self, sdp: &str) -> Outgoing {
         self.event(
             "m.call.answer",
             json!({
@@ -44,13 +46,31 @@ impl Envelope {
         )
     }
 
-    /// All our candidates stand in the answer, so the only one to tell is the end (client-server API,
+    /// `invitee` is whom the invite is meant for (client-server API, "Invitees").
+    pub(crate) fn invite(&self, invitee: &str, lifetime: Duration, sdp: &str) -> Outgoing {
+        self.event(
+            "m.call.invite",
+            json!({
+                "invitee": invitee,
+                "lifetime": u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX),
+                "offer": {"type": "offer", "sdp": sdp},
+                "capabilities": {"m.call.transferee": false, "m.call.dtmf": false},
+                "sdp_stream_metadata": {},
+            }),
+        )
+    }
+
+    pub(crate) fn select_answer(&self, party: &str) -> Outgoing {
+        self.event("m.call.select_answer", json!({"selected_party_id": party}))
+    }
+
+    /// All our candidates stand in the description, so the only one to tell is the end (client-server API,
     /// "End-of-candidates").
-    pub(super) fn end_of_candidates(&self) -> Outgoing {
+    pub(crate) fn end_of_candidates(&self) -> Outgoing {
         self.event("m.call.candidates", json!({"candidates": [{"candidate": ""}]}))
     }
 
-    pub(super) fn negotiate_answer(&self, sdp: &str) -> Outgoing {
+    pub(crate) fn negotiate_answer(&self, sdp: &str) -> Outgoing {
         self.event(
             "m.call.negotiate",
             json!({
@@ -61,12 +81,12 @@ impl Envelope {
         )
     }
 
-    pub(super) fn hangup(&self, reason: &str) -> Outgoing {
+    pub(crate) fn hangup(&self, reason: &str) -> Outgoing {
         self.event("m.call.hangup", json!({"reason": reason}))
     }
 
     /// Version 0 has no reject; there a hang-up says the same.
-    pub(super) fn reject(&self) -> Outgoing {
+    pub(crate) fn reject(&self) -> Outgoing {
         match self.version {
             Version::V0 => self.hangup("user_hangup"),
             Version::V1 => self.event("m.call.reject", json!({})),

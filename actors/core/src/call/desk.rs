@@ -311,7 +311,7 @@ fn ignore(signal: &CallSignal, why: IgnoreReason) -> Vec<DeskAction> {
 fn ends_ringing(body: &SignalBody, ours: bool) -> bool {
     match body {
         SignalBody::Hangup { .. } | SignalBody::Reject => true,
-        SignalBody::Answer => ours,
+        SignalBody::Answer { .. } => ours,
         SignalBody::Invite { .. }
         | SignalBody::Candidates(_)
         | SignalBody::SelectAnswer { .. }
@@ -402,7 +402,7 @@ mod tests {
     fn a_call_that_another_device_of_ours_answered_is_left_to_it() {
         let mut desk = desk();
         desk.signal(invite("a"), true, NOW);
-        desk.signal(signal("a", "@bot:hs", SignalBody::Answer), true, NOW);
+        desk.signal(signal("a", "@bot:hs", SignalBody::Answer { sdp: None, metadata: None }), true, NOW);
         assert!(desk.batch_end(NOW).is_empty());
     }
 

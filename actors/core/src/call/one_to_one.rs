@@ -205,7 +205,7 @@ impl OneToOne {
         if signal.sender == self.me {
             // Another device of ours took or refused the call before we did.
             return match (self.phase, signal.body) {
-                (CallPhase::Opening { .. }, SignalBody::Answer | SignalBody::Reject) => {
+                (CallPhase::Opening { .. }, SignalBody::Answer { .. } | SignalBody::Reject) => {
                     self.end(CallEnd::AnsweredElsewhere, None)
                 }
                 _ => vec![CallAction::Ignored],
@@ -234,7 +234,7 @@ impl OneToOne {
             // We never offer, so there is nothing to answer.
             SignalBody::Negotiate { kind: DescriptionKind::Answer, .. }
             | SignalBody::Invite { .. }
-            | SignalBody::Answer
+            | SignalBody::Answer { .. }
             | SignalBody::Unused => vec![CallAction::Ignored],
         }
         .into_iter()

@@ -86,7 +86,11 @@ pub enum SignalBody {
         invitee: Option<String>,
         metadata: Option<StreamMetadata>,
     },
-    Answer,
+    Answer {
+        /// Absent where the answer has no usable one; whose answer it is says enough to other devices.
+        sdp: Option<String>,
+        metadata: Option<StreamMetadata>,
+    },
     Candidates(Vec<RemoteCandidate>),
     SelectAnswer {
         selected_party: String,
@@ -139,10 +143,20 @@ pub fn is_call_event(event_type: &str) -> bool {
 impl CallSignal {
     /// Reads a room event. Unknown fields are ignored; what is needed and absent is an error.
     pub fn parse(event: &RoomEvent) -> Result<Self, Malformed> {
-        if !is_call_event(&event.event_type) {
+        let signal = Self::read(&event.sender, &event.event_type, &event.content, event.received)?;
+        Ok(Self { room: event.room.clone(), event_id: event.event_id.clone(), age: event.age, ..signal })
+    }
+
+    /// Reads an event that names neither a room nor an event id, as to-device events do.
+    pub(crate) fn read(
+        sender: &str,
+        event_type: &str,
+        content: &Value,
+        received: BootTime,
+    ) -> Result<Self, Malformed> {
+        if !is_call_event(event_type) {
             return Err(Malformed::NotACall);
         }
-        let content = &event.content;
         let version = match content.get("version") {
             Some(Value::Number(number)) if number.as_i64() == Some(0) => Version::V0,
             Some(Value::String(text)) if text == "0" => Version::V0,
@@ -154,15 +168,16 @@ impl CallSignal {
             Version::V0 => None,
             Version::V1 => Some(identifier(content, "party_id")?),
         };
-        let body = match event.event_type.trim_start_matches("org.matrix.call.").trim_start_matches("m.call.")
-        {
+        let body = match event_type.trim_start_matches("org.matrix.call.").trim_start_matches("m.call.") {
             "invite" => SignalBody::Invite {
                 lifetime: lifetime(content),
                 offer: description(content, "offer")?,
                 invitee: content.get("invitee").and_then(Value::as_str).map(str::to_owned),
                 metadata: metadata(content),
             },
-            "answer" => SignalBody::Answer,
+            "answer" => {
+                SignalBody::Answer { sdp: description(content, "answer").ok(), metadata: metadata(content) }
+            }
             "candidates" => SignalBody::Candidates(candidates(content)?),
             "select_answer" => {
                 SignalBody::SelectAnswer { selected_party: identifier(content, "selected_party_id")? }
@@ -194,20 +209,20 @@ impl CallSignal {
             _ => SignalBody::Unused,
         };
         Ok(Self {
-            room: event.room.clone(),
-            event_id: event.event_id.clone(),
-            sender: event.sender.clone(),
+            room: String::new(),
+            event_id: String::new(),
+            sender: sender.to_owned(),
             call_id,
             party,
             version,
-            received: event.received,
-            age: event.age,
+            received,
+            age: Duration::ZERO,
             body,
         })
     }
 }
 
-fn identifier(content: &Value, field: &'static str) -> Result<String, Malformed> {
+pub(crate) fn identifier(content: &Value, field: &'static str) -> Result<String, Malformed> {
     let text = content.get(field).and_then(Value::as_str).ok_or(Malformed::Field(field))?;
     if text.is_empty() {
         return Err(Malformed::Field(field));
