@@ -7,5 +7,6 @@ pub mod live_calls;
 pub mod matrix;
 pub mod media;
 pub mod recovery;
+pub mod room_memory;
 pub mod session_store;
 pub mod sessions;

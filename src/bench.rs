@@ -8,6 +8,7 @@ pub mod command;
 pub mod compare;
 pub mod helper_target;
 pub mod micro;
+pub mod nowhere;
 pub mod process;
 pub mod recording_target;
 pub mod report;

@@ -5,10 +5,12 @@
 //! with the machine's last good snapshot, the same connections, the same session and the same running peers. What it is
 //! told lies in a bounded inbox there; a panic drops the one input that was being handled.
 
+mod delayed_leave;
 mod finish;
 mod kind;
 mod outbox;
 mod people;
+mod room_side;
 mod slot;
 
 use std::collections::HashSet;
@@ -23,9 +25,9 @@ use recorder_core::time::BootTime;
 
 use self::finish::finish;
 pub use self::kind::PeerKey;
-use self::kind::{Effect, Machine};
+use self::kind::{Effect, Machine, Now};
 pub(crate) use self::people::Participant;
-pub use self::slot::{CallInput, CallShared};
+pub use self::slot::{CallInput, CallShared, RecordingOrder};
 use self::slot::{Ending, Leg};
 use crate::journal::event;
 use crate::observe::{Severity, Totals};
@@ -65,9 +67,9 @@ impl CallActor {
     }
 
     /// One input through a copy of the machine; the copy becomes the snapshot when its effects are brought about.
-    fn step(&mut self, input: impl FnOnce(&mut Machine, BootTime) -> Vec<Effect>) {
+    fn step(&mut self, input: impl FnOnce(&mut Machine, Now) -> Vec<Effect>) {
         let mut machine = lock(&self.shared.machine).clone();
-        let effects = input(&mut machine, self.shared.world.clock.now());
+        let effects = input(&mut machine, Now::of(&self.shared.world));
         self.shared.pass_metadata(&machine);
         self.perform(effects);
         *lock(&self.shared.machine) = machine;
@@ -82,26 +84,22 @@ impl CallActor {
         for effect in effects {
             match effect {
                 Effect::Accept { leg, peer, offer } => self.accept(leg, &peer, offer),
+                Effect::Dial { leg, peer, screen } => self.dial(leg, &peer, screen),
+                Effect::ApplyAnswer { leg, sdp } => self.apply_answer(leg, sdp),
                 Effect::Renegotiate { leg, offer } => self.renegotiate(leg, offer),
                 Effect::AddCandidates { leg, list } => {
                     if let Some(leg) = lock(&shared.legs).get(&leg) {
                         shared.world.media.add_candidates(leg.connection, list);
                     }
                 }
-                Effect::Send(event) => {
-                    if event.event_type == "m.call.answer" {
-                        Totals::count(&shared.world.board.totals.calls_answered);
-                    }
-                    shared.outbox.event(event);
-                }
+                Effect::CloseLeg { leg } => shared.close_leg(leg),
                 Effect::BeginRecording => shared.want_session.store(true, Ordering::Release),
-                Effect::Present { peer, party, leg } => {
-                    shared.learn_name(&peer.user);
-                    let now = shared.world.clock.now();
-                    let mut people = lock(&shared.people);
-                    let person = people.entry(peer).or_insert_with(|| Participant::new(party, now));
-                    person.present = true;
-                    person.leg = leg.or(person.leg);
+                Effect::Present { peer, party, leg } => shared.present(peer, party, leg),
+                Effect::Gone { peer, reason } => {
+                    if let Some(person) = lock(&shared.people).get_mut(&peer) {
+                        person.present = false;
+                        person.reason = reason;
+                    }
                 }
                 Effect::Note { leg, fact } => self.note(leg, fact),
                 Effect::End(end) => {
@@ -109,6 +107,10 @@ impl CallActor {
                     lock(&shared.ending).get_or_insert(Ending { end });
                 }
                 Effect::Ignored => Totals::count(&shared.world.board.totals.signals_ignored),
+                sent @ (Effect::Send(_)
+                | Effect::SendToDevice { .. }
+                | Effect::Publish { .. }
+                | Effect::Unpublish { .. }) => shared.send(sent),
             }
         }
     }
@@ -124,7 +126,7 @@ impl CallActor {
             let world = &shared.world;
             let listed = shared.list_live(&caller);
             let (turn, ()) = tokio::join!(world.signalling.turn_servers(), listed);
-            let answer = match world.media.accept(connection, offer, turn, None).await {
+            let answer = match world.media.accept(connection, offer, turn, shared.tile.clone()).await {
                 Ok((answer, facts)) => {
                     if !shared.connected(leg, facts) {
                         return;
@@ -140,6 +142,43 @@ impl CallActor {
             shared.tell(CallInput::Opened { leg, answer });
             shared.learn_room().await;
             shared.link.nudge();
+        });
+    }
+
+    fn dial(&self, leg: LegId, peer: &PeerKey, screen: bool) {
+        let shared = Arc::clone(&self.shared);
+        let connection = shared.world.numbers.connection();
+        lock(&shared.legs).insert(leg, Leg { connection, facts: None });
+        let callee = peer.user.clone();
+        actix::spawn(async move {
+            let turn = shared.world.signalling.turn_servers().await;
+            let tile = shared.tile.clone().unwrap_or_default();
+            let offer = match shared.world.media.dial(connection, turn, tile, screen).await {
+                Ok((offer, facts)) => {
+                    if !shared.connected(leg, facts) {
+                        return;
+                    }
+                    Ok(offer.sdp)
+                }
+                Err(error) => {
+                    tracing::warn!(call = %shared.key, %callee, %error, "an offer cannot be made");
+                    Err(error)
+                }
+            };
+            shared.tell(CallInput::Dialled { leg, offer });
+        });
+    }
+
+    fn apply_answer(&self, leg: LegId, answer: String) {
+        let Some(connection) = lock(&self.shared.legs).get(&leg).map(|leg| leg.connection) else { return };
+        let applied = self.shared.world.media.answered(connection, answer);
+        let shared = Arc::clone(&self.shared);
+        actix::spawn(async move {
+            let applied = applied.await;
+            if let Err(error) = &applied {
+                tracing::warn!(call = %shared.key, %error, "an answer cannot be used");
+            }
+            shared.tell(CallInput::Applied { leg, ok: applied.is_ok() });
         });
     }
 
@@ -203,7 +242,7 @@ impl CallActor {
                 room,
                 call_id: shared.call_id.clone(),
                 call_kind: shared.kind,
-                resume: None,
+                resume: shared.resume.clone(),
                 started_by: shared.started_by.clone(),
                 first_media: shared.first_media(),
             };

@@ -14,6 +14,7 @@ pub mod peer;
 pub mod ports;
 pub mod pump;
 pub mod ring;
+mod rooms;
 pub mod segment;
 pub mod session;
 mod snapshot;

@@ -191,6 +191,8 @@ macro_rules! totals {
 }
 
 totals! {
+    /// Commands and objections in rooms that were not followed.
+    commands_refused,
     /// Calls answered.
     calls_answered,
     /// Invites refused because their sender is not on the allow-list.

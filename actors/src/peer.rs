@@ -37,6 +37,8 @@ pub struct Wanted {
     pub metadata: Option<StreamMetadata>,
     /// Close every file and end.
     pub stop: bool,
+    /// Write nothing. While the peer runs it is set by [`PeerShared::set_opted_out`] alone.
+    pub opted_out: bool,
 }
 
 /// One track in its slot.

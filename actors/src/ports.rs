@@ -11,6 +11,7 @@ pub use recorder_core::call::RemoteCandidate;
 use recorder_core::ids::{ConnectionId, Mid, SessionId, StreamId};
 use recorder_core::manifest::CallKind;
 use recorder_core::media::{Codec, MediaKind};
+use recorder_core::room;
 use recorder_core::time::BootTime;
 use tokio::sync::watch;
 
@@ -107,7 +108,7 @@ pub struct Answer {
 }
 
 /// A video that we send: a picture that says that, and for how long, a recording runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tile {
     /// MediaStream id in our description (`a=msid`, RFC 8830); stream metadata names it.
     pub stream: String,
@@ -295,6 +296,9 @@ pub trait Rooms: Send + Sync + 'static {
     /// Begins a delay anew, so that its event is not sent yet. False if there is no such delay any more.
     fn restart_delay(&self, delay_id: String) -> BoxFuture<'static, bool>;
 
+    /// Gives a delay up; its event is never sent.
+    fn cancel_delay(&self, delay_id: String) -> BoxFuture<'static, ()>;
+
     /// Sends a to-device event, not encrypted (what matrix-js-sdk's group calls understand).
     fn send_to_device(
         &self,
@@ -335,6 +339,24 @@ pub trait Rooms: Send + Sync + 'static {
     fn powers(&self, room: String) -> BoxFuture<'static, Option<RoomPowers>>;
 }
 
+/// What the next process has to know of a room.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RoomRecord {
+    #[serde(flatten)]
+    pub durable: room::Durable,
+    /// The session of [`room::Durable::running`], once it has a folder.
+    #[serde(default)]
+    pub session: Option<SessionId>,
+    #[serde(default)]
+    pub began_utc_micros: Option<i64>,
+}
+
+/// What is kept of rooms from one process to the next. Small and synchronous; called off the actors' thread.
+pub trait RoomMemory: Send + Sync + 'static {
+    /// On disk when the future is done; the newest of several is what stays.
+    fn keep(&self, room: String, record: RoomRecord) -> BoxFuture<'static, ()>;
+}
+
 /// A call that has been answered and not yet ended, kept on disk so that the next process can hang it up.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LiveCall {
@@ -361,7 +383,8 @@ pub struct SessionOrder {
     pub call_kind: CallKind,
     /// The session of an earlier process that goes on; a new one where it cannot be found or be read.
     pub resume: Option<SessionId>,
-    pub started_by: String,
+    /// `None` if the configuration wants every call recorded.
+    pub started_by: Option<String>,
     /// Arrival of the first packet, if one came before the session was opened.
     pub first_media: Option<BootTime>,
 }
@@ -370,6 +393,9 @@ pub struct SessionOrder {
 pub trait SessionFactory: Send + Sync + 'static {
     /// Resolves when the session's folder is there.
     fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>>;
+
+    /// A session of an earlier process that was kept open ends after all: its call is over. Does not block.
+    fn abandon(&self, session: SessionId);
 
     /// A session's files and manifest are final; what may be done about them in all calm is done from now on.
     fn finished(&self, folder: &Path);

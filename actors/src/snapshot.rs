@@ -8,6 +8,7 @@ use crate::observe::{CallSnapshot, ParticipantSnapshot, TrackSnapshot};
 use crate::peer::{PeerShared, TrackPlace};
 use crate::ports::RoomFacts;
 use crate::supervise::lock;
+use crate::writer::Finished;
 
 impl CallShared {
     /// The call for the page.
@@ -55,13 +56,20 @@ fn participant(key: &PeerKey, person: &Participant) -> Option<ParticipantSnapsho
     })
 }
 
-fn track(place: &TrackPlace, muted: bool, peer: &PeerShared) -> TrackSnapshot {
+/// What a track has written so far, and whether a segment of it is open.
+pub(crate) fn sum(place: &TrackPlace) -> (Finished, bool) {
     let mut sum = lock(&place.shared.finished).clone();
     let current = lock(&place.shared.current).clone();
     let closing = lock(&place.shared.closing).clone();
     for segment in closing.iter().chain(current.iter()) {
         sum.add(&segment.now());
     }
+    (sum, current.is_some())
+}
+
+fn track(place: &TrackPlace, muted: bool, peer: &PeerShared) -> TrackSnapshot {
+    let (sum, _) = sum(place);
+    let current = lock(&place.shared.current).clone();
     let facts = current.as_ref().map(|segment| segment.now());
     let now = peer.world.clock.now();
     let live = facts

@@ -1,6 +1,8 @@
 //! SupervisorActor: one. Decides which invites are answered, routes signals, owns the calls' slots, beats the heart.
 
-use std::collections::{BTreeMap, HashSet};
+mod group;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -9,10 +11,14 @@ use recorder_core::call::{
     CallDesk, CallEnd, CallSignal, DeskAction, OneToOne, Refusal, RoomEvent, is_call_event,
 };
 use recorder_core::ids::CallKey;
+use recorder_core::manifest::CallKind;
+use recorder_core::time::BootTime;
 use tokio::sync::{Semaphore, watch};
 
 use crate::call::{CallActor, CallInput, CallShared};
 use crate::observe::{ActorKind, Severity, Totals};
+use crate::ports::{RoomPowers, RoomRecord};
+use crate::rooms::{RoomPlaces, Speaker};
 use crate::supervise::{Check, Link, Nudge, Slot, lock, tick_every_second};
 use crate::testing::{Point, visit};
 use crate::world::World;
@@ -24,10 +30,13 @@ const MOST_REFUSED: usize = 1024;
 const MOST_REJECTIONS: usize = 16;
 
 /// Room events of one sync batch, in order. The sender awaits the answer, so that at most one batch is in the mailbox.
-#[derive(Debug, Message)]
+#[derive(Debug, Default, Message)]
 #[rtype(result = "()")]
 pub struct Deliver {
     pub events: Vec<Delivery>,
+    pub devices: Vec<DeviceDelivery>,
+    /// Room, event and sender of what could not be decrypted.
+    pub undecryptable: Vec<(String, String, String)>,
     /// The batch is over: pending invites are decided.
     pub batch_over: bool,
 }
@@ -39,6 +48,19 @@ pub struct Delivery {
     pub state_key: Option<String>,
     /// The sender is on the allow-list.
     pub allowed: bool,
+    /// When its homeserver took it, UTC milliseconds.
+    pub origin_ts_ms: i64,
+    /// The room's power levels, with what may be a command and with every change of them.
+    pub powers: Option<RoomPowers>,
+}
+
+/// A call event from device to device.
+#[derive(Debug)]
+pub struct DeviceDelivery {
+    pub sender: String,
+    pub event_type: String,
+    pub content: serde_json::Value,
+    pub received: BootTime,
 }
 
 /// Refuse new calls and end those that run.
@@ -58,6 +80,11 @@ pub struct SupervisorShared {
     pub link: Arc<Link>,
     desk: Mutex<CallDesk>,
     calls: Mutex<BTreeMap<CallKey, CallPlace>>,
+    rooms: Mutex<RoomPlaces>,
+    /// Rooms as the last process left them, until something is heard of them.
+    remembered: Mutex<HashMap<String, RoomRecord>>,
+    /// The first batch of this process is over: the rooms' state is known.
+    rooms_known: AtomicBool,
     shutting_down: AtomicBool,
     running: watch::Sender<usize>,
     refused: Mutex<HashSet<String>>,
@@ -66,12 +93,16 @@ pub struct SupervisorShared {
 }
 
 impl SupervisorShared {
-    pub fn new(world: &Arc<World>, desk: CallDesk) -> Arc<Self> {
+    /// `remembered`: the rooms as the last process left them.
+    pub fn new(world: &Arc<World>, desk: CallDesk, remembered: HashMap<String, RoomRecord>) -> Arc<Self> {
         Arc::new(Self {
             world: Arc::clone(world),
             link: Arc::default(),
             desk: Mutex::new(desk),
             calls: Mutex::default(),
+            rooms: Mutex::default(),
+            remembered: Mutex::new(remembered),
+            rooms_known: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
             running: watch::Sender::new(0),
             refused: Mutex::default(),
@@ -87,6 +118,10 @@ impl SupervisorShared {
     /// From now on invites are refused, whether or not a supervisor lives.
     pub fn refuse_new_calls(&self) {
         self.shutting_down.store(true, Ordering::Release);
+    }
+
+    fn next_key(&self) -> CallKey {
+        lock(&self.desk).take_key()
     }
 
     /// A call of an earlier process was hung up: its invite is not to be answered.
@@ -127,11 +162,18 @@ impl SupervisorActor {
                 Check::Running | Check::Waiting => {}
             }
         }
+        self.keep_rooms();
     }
 
     fn forget(&self, key: CallKey, place: &CallPlace) {
         lock(&self.shared.calls).remove(&key);
         lock(&self.shared.desk).ended(key);
+        if place.shared.kind != CallKind::OneToOne
+            && let Some(room) = self.room(&place.shared.room)
+        {
+            let (saved, participants, reason) = place.shared.outcome();
+            room.ended(saved, participants, reason);
+        }
         place.slot.remove();
         self.shared.world.board.remove_call(key);
         self.count_running();
@@ -142,7 +184,7 @@ impl SupervisorActor {
     }
 
     fn event(&self, delivery: Delivery) {
-        let Delivery { event, state_key, allowed } = delivery;
+        let Delivery { event, state_key, allowed, origin_ts_ms, powers } = delivery;
         let board = &self.shared.world.board;
         if is_call_event(&event.event_type) {
             match CallSignal::parse(&event) {
@@ -162,12 +204,18 @@ impl SupervisorActor {
         match event.event_type.as_str() {
             "m.room.member" => {
                 let membership = event.content.get("membership").and_then(serde_json::Value::as_str);
-                if let (Some("leave" | "ban"), Some(user)) = (membership, state_key) {
-                    self.tell_room(&event.room, || CallInput::UserLeft(user.clone()));
+                if let (Some("leave" | "ban"), Some(user)) = (membership, state_key.as_deref()) {
+                    self.tell_room(&event.room, || CallInput::UserLeft(user.to_owned()));
                 }
             }
             "m.room.tombstone" => self.tell_room(&event.room, || CallInput::RoomUpgraded),
             _ => {}
+        }
+        if self.shared.world.settings.group.enabled {
+            let speaker = Speaker { allowed, powers: powers.as_ref() };
+            if let Some(room) = self.room_or_new(&event.room) {
+                room.event(&event, state_key.as_deref(), &speaker, origin_ts_ms);
+            }
         }
     }
 
@@ -289,7 +337,19 @@ impl Handler<Deliver> for SupervisorActor {
         for delivery in batch.events {
             self.event(delivery);
         }
+        for delivery in batch.devices {
+            self.device_event(&delivery);
+        }
+        for (room, event_id, sender) in batch.undecryptable {
+            if let Some(room) = self.room(&room) {
+                room.undecryptable(&event_id, &sender);
+            }
+        }
         if batch.batch_over {
+            if !self.shared.rooms_known.swap(true, Ordering::AcqRel) {
+                self.settle_rooms();
+            }
+            self.keep_rooms();
             let now = self.shared.world.clock.now();
             let actions = lock(&self.shared.desk).batch_end(now);
             self.perform(actions);

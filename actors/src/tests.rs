@@ -3,5 +3,6 @@
 mod change_table;
 mod faults;
 mod life_of_a_call;
+mod rooms;
 mod support;
 mod tree;

@@ -1,14 +1,17 @@
 //! Everything an actor may reach: ports, board, settings. One value, shared by all.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use recorder_core::ids::{ConnectionId, SegmentId};
 use recorder_core::restart::RestartTerms;
 use tokio::sync::watch;
 
 use crate::observe::Board;
-use crate::ports::{Clock, DiskLevel, LiveCalls, MediaPlane, SessionFactory, Signalling};
+use crate::ports::{Clock, DiskLevel, LiveCalls, MediaPlane, RoomMemory, Rooms, SessionFactory, Signalling};
 use crate::segment::SegmentPlane;
 
 #[derive(Clone, Debug)]
@@ -18,6 +21,46 @@ pub struct TreeSettings {
     /// Our device id, which is our party in calls.
     pub device: String,
     pub restart: RestartTerms,
+    pub group: GroupSettings,
+}
+
+/// How group calls are recorded.
+#[derive(Clone, Debug)]
+pub struct GroupSettings {
+    /// Commands are obeyed and group calls recorded.
+    pub enabled: bool,
+    /// Our display name.
+    pub name: String,
+    /// Whom to ask about recordings.
+    pub contact: Option<String>,
+    /// Record every call of every room.
+    pub auto: bool,
+    /// How long nobody but us may be in a call.
+    pub empty_after: Duration,
+    /// Power level that starting and stopping needs.
+    pub start_level: i64,
+    /// Commands of one user in a minute.
+    pub commands_per_minute: usize,
+    /// Show the recording time in the call.
+    pub tile: bool,
+    /// Calls recorded at once, of all kinds.
+    pub max_calls: usize,
+}
+
+impl Default for GroupSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            name: "recorder".to_owned(),
+            contact: None,
+            auto: false,
+            empty_after: Duration::from_secs(60),
+            start_level: 50,
+            commands_per_minute: 10,
+            tile: true,
+            max_calls: 100,
+        }
+    }
 }
 
 pub struct World {
@@ -26,6 +69,8 @@ pub struct World {
     pub media: Arc<dyn MediaPlane>,
     pub segments: Arc<dyn SegmentPlane>,
     pub signalling: Arc<dyn Signalling>,
+    pub rooms: Arc<dyn Rooms>,
+    pub memory: Arc<dyn RoomMemory>,
     pub sessions: Arc<dyn SessionFactory>,
     pub live_calls: Arc<dyn LiveCalls>,
     pub disk: watch::Receiver<DiskLevel>,
@@ -43,6 +88,15 @@ pub struct Numbers {
 impl Numbers {
     pub fn connection(&self) -> ConnectionId {
         ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Letters and digits that nobody can guess and no other process will use.
+    pub fn random(&self) -> String {
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u64(self.connections.fetch_add(1, Ordering::Relaxed));
+        let first = hasher.finish();
+        hasher.write_u32(std::process::id());
+        format!("{first:016x}{:016x}", hasher.finish())
     }
 
     pub fn segment(&self) -> SegmentId {

@@ -112,6 +112,8 @@ pub async fn feed(
                 let allowed = settings.allows(&event.sender);
                 events.push(supervisor::Delivery {
                     allowed,
+                    origin_ts_ms: 0,
+                    powers: None,
                     state_key: event.state_key,
                     event: call::RoomEvent {
                         room: event.room_id,
@@ -130,7 +132,11 @@ pub async fn feed(
         if batch_over.is_none() && events.len() < MOST_AT_ONCE {
             continue;
         }
-        let message = Deliver { events: std::mem::take(&mut events), batch_over: batch_over.is_some() };
+        let message = Deliver {
+            events: std::mem::take(&mut events),
+            batch_over: batch_over.is_some(),
+            ..Deliver::default()
+        };
         deliver(&supervisor, message).await;
         if let Some(batch) = batch_over {
             account.handled(batch);

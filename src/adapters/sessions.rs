@@ -87,6 +87,10 @@ pub fn recorder_info() -> RecorderInfo {
 }
 
 impl SessionFactory for Sessions {
+    fn abandon(&self, session: SessionId) {
+        tracing::warn!(%session, "a session cannot go on");
+    }
+
     fn finished(&self, folder: &Path) {
         if self.hasher.folders.try_send(self.recordings.join(folder)).is_err() {
             tracing::warn!(folder = %folder.display(), "too many sessions wait for their checksums");
@@ -101,7 +105,7 @@ impl SessionFactory for Sessions {
             call_id: order.call_id,
             call_kind: order.call_kind,
             room: Room { id: order.room_id, name: Some(order.room.name), encrypted: order.room.encrypted },
-            started_by: Some(order.started_by),
+            started_by: order.started_by,
             continues,
             recorder: recorder_info(),
             boot_id: self.boot_id.clone(),
@@ -155,7 +159,7 @@ mod tests {
             call_id: "c1".into(),
             call_kind: CallKind::OneToOne,
             resume: None,
-            started_by: "@ada:example.org".into(),
+            started_by: Some("@ada:example.org".into()),
             first_media: None,
         };
         assert!(sessions.open(order).await.is_err());

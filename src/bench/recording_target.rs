@@ -15,12 +15,13 @@ use recorder_actors::ports::{
 };
 use recorder_actors::supervise::{Link, Slot};
 use recorder_actors::supervisor::{Deliver, Delivery, SupervisorActor, SupervisorShared};
-use recorder_actors::world::{Numbers, TreeSettings, World};
+use recorder_actors::world::{GroupSettings, Numbers, TreeSettings, World};
 use recorder_core::call::{Announcement, CallDesk, DeskSettings, RoomEvent};
 use recorder_core::manifest::Manifest;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::nowhere::Nowhere;
 use super::{BenchError, BenchTarget, Sample, TargetSummary, Usage};
 use crate::adapters::disk;
 use crate::adapters::media::MediaSettings;
@@ -133,11 +134,14 @@ impl RecordingTarget {
                 user: RECORDER.to_owned(),
                 device: DEVICE.to_owned(),
                 restart: recorder_core::restart::RestartTerms::default(),
+                group: GroupSettings { enabled: false, ..GroupSettings::default() },
             },
             clock: Arc::clone(&path.clock),
             media: Arc::clone(&path.media) as _,
             segments: Arc::clone(&path.pumps) as _,
             signalling: Arc::new(Loopback { answers: Arc::clone(&answers) }),
+            rooms: Arc::new(Nowhere),
+            memory: Arc::new(Nowhere),
             sessions: Arc::clone(&path.sessions) as _,
             live_calls: Arc::new(Forgotten),
             disk: path.disk.clone(),
@@ -150,7 +154,7 @@ impl RecordingTarget {
             answer: true,
             max_calls: 10_000,
         });
-        let shared = SupervisorShared::new(&world, desk);
+        let shared = SupervisorShared::new(&world, desk, HashMap::new());
         let root = Arc::<Link>::default();
         let slot =
             Slot::new(&world, &root, "supervisor".to_owned(), ActorKind::Supervisor, RECORDER.to_owned());
@@ -185,11 +189,13 @@ impl RecordingTarget {
             received: self.path.clock.now(),
             age: Duration::ZERO,
         };
-        let events = vec![Delivery { event, state_key: None, allowed: true }];
+        let events = vec![Delivery { event, state_key: None, allowed: true, origin_ts_ms: 0, powers: None }];
         let addr = self.slot.addr();
         async move {
             match addr {
-                Some(addr) => addr.send(Deliver { events, batch_over: true }).await.is_ok(),
+                Some(addr) => {
+                    addr.send(Deliver { events, batch_over: true, ..Deliver::default() }).await.is_ok()
+                }
                 None => false,
             }
         }

@@ -61,11 +61,6 @@ number_id!(
     "conn-"
 );
 number_id!(
-    /// One connection of a call to one remote device, counted within the call and never reused.
-    LegId,
-    "leg-"
-);
-number_id!(
     /// One run of one incoming RTP stream: a new SSRC on the same m-line is a new `StreamId` with a ring of its own.
     StreamId,
     "stream-"

@@ -4,12 +4,14 @@
 //! [`Roster`] is kept per room and reads its state; [`Mesh`] runs one call that is being recorded. A [`Mesh`] owns *legs*:
 //! connections to one session of one device of one user.
 
-// mod compose;
+mod compose;
 mod content;
-// mod inbox;
-// mod leg;
+mod inbox;
+mod incoming;
+mod leg;
 mod machine;
-// mod publish;
+mod peer;
+mod publish;
 mod roster;
 mod to_device;
 

@@ -29,7 +29,8 @@ pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
             }
         }
         end_stays(&shared, &session, leave_reason(end));
-        let end_of_session = SessionEnd::because(end_reason(end, *world.disk.borrow()));
+        let reason = end_reason(end, *world.disk.borrow());
+        let end_of_session = SessionEnd::because(reason);
         let saved = match session.finish(end_of_session).await {
             Ok(manifest) => crate::snapshot::saved(&manifest),
             Err(error) => {
@@ -37,6 +38,7 @@ pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
                 crate::snapshot::saved(&session.manifest())
             }
         };
+        *lock(&shared.saved) = Some((saved, reason));
         if shared.kind == CallKind::OneToOne {
             shared.outbox.message(recording_saved(saved));
         }
@@ -56,7 +58,7 @@ pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
 fn saved_text(shared: &CallShared, saved: Saved) -> String {
     let first =
         |people: &BTreeMap<_, Participant>| Some(people.values().next()?.place.as_ref()?.name.clone());
-    let name = first(&lock(&shared.people)).unwrap_or_else(|| shared.started_by.clone());
+    let name = first(&lock(&shared.people)).unwrap_or_else(|| shared.room.clone());
     format!(
         "The call of {name} ended: {} streams, {:.0} s, {} bytes",
         saved.streams, saved.duration_s, saved.bytes
@@ -74,6 +76,8 @@ fn end_reason(end: CallEnd, disk: DiskLevel) -> EndReason {
         CallEnd::RoomUpgraded => EndReason::RoomUpgraded,
         CallEnd::ConnectionLost => EndReason::ConnectionLost,
         CallEnd::Shutdown => EndReason::Shutdown,
+        CallEnd::Stopped => EndReason::Stopped,
+        CallEnd::OptedOut => EndReason::OptedOut,
         CallEnd::BadOffer | CallEnd::Failed => EndReason::Failed,
     }
 }

@@ -6,10 +6,26 @@ use recorder_core::call::{
 };
 use recorder_core::ids::{CallKey, LegId};
 use recorder_core::manifest::{CallKind, LeaveReason};
+use recorder_core::mesh::{self, Mesh, MeshAction, MeshEnd, MeshSettings};
 use recorder_core::time::BootTime;
+use serde_json::Value;
 
 use super::slot::CallInput;
 use crate::world::World;
+
+/// This instant on both clocks that machines know.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) boot: BootTime,
+    /// Milliseconds since 1970.
+    pub(super) utc_ms: i64,
+}
+
+impl Now {
+    pub(super) fn of(world: &World) -> Self {
+        Self { boot: world.clock.now(), utc_ms: world.clock.utc_micros() / 1_000 }
+    }
+}
 
 /// Whom a connection leads to: one device of one user. In 1:1 calls the device is not said.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +43,17 @@ pub(super) enum Effect {
         peer: PeerKey,
         offer: String,
     },
+    /// Set up a connection that we offer; the machine is told [`CallInput::Dialled`].
+    Dial {
+        leg: LegId,
+        peer: PeerKey,
+        screen: bool,
+    },
+    /// Apply the answer to our offer; the machine is told [`CallInput::Applied`].
+    ApplyAnswer {
+        leg: LegId,
+        sdp: String,
+    },
     /// Apply a later offer; the machine is told [`CallInput::Renegotiated`].
     Renegotiate {
         leg: LegId,
@@ -38,6 +65,21 @@ pub(super) enum Effect {
     },
     /// Send an event into the room.
     Send(Outgoing),
+    /// Send an event to one device.
+    SendToDevice {
+        user: String,
+        device: String,
+        event_type: &'static str,
+        content: Value,
+    },
+    /// Send our membership of the call; the machine is told [`CallInput::Published`].
+    Publish {
+        content: Value,
+    },
+    /// Take it back.
+    Unpublish {
+        content: Value,
+    },
     /// The session begins, if it has not.
     BeginRecording,
     /// A participant is in the call; what arrives on `leg` is recorded as theirs.
@@ -45,6 +87,15 @@ pub(super) enum Effect {
         peer: PeerKey,
         party: Option<String>,
         leg: Option<LegId>,
+    },
+    /// A participant is in the call no more.
+    Gone {
+        peer: PeerKey,
+        reason: LeaveReason,
+    },
+    /// The leg is over.
+    CloseLeg {
+        leg: LegId,
     },
     Note {
         leg: LegId,
@@ -62,6 +113,7 @@ pub(super) const ONLY_LEG: LegId = LegId(0);
 #[derive(Clone, Debug)]
 pub(super) enum Machine {
     OneToOne(Box<OneToOne>),
+    Mesh(Box<Mesh>),
 }
 
 impl Machine {
@@ -71,55 +123,63 @@ impl Machine {
         (Self::OneToOne(Box::new(machine)), effects)
     }
 
+    /// A group call that is recorded from its beginning on.
+    pub(super) fn mesh(settings: MeshSettings) -> (Self, Vec<Effect>) {
+        (Self::Mesh(Box::new(Mesh::new(settings))), vec![Effect::BeginRecording])
+    }
+
     pub(super) fn kind(&self) -> CallKind {
         match self {
             Self::OneToOne(_) => CallKind::OneToOne,
+            Self::Mesh(_) => CallKind::Mesh,
         }
     }
 
-    pub(super) fn input(&mut self, input: CallInput, now: BootTime) -> Vec<Effect> {
+    pub(super) fn input(&mut self, input: CallInput, now: Now) -> Vec<Effect> {
         match self {
             Self::OneToOne(machine) => {
-                let actions = match input {
-                    CallInput::Signal(signal) => machine.signal(*signal, now),
-                    CallInput::Opened { answer, .. } => machine.opened(answer.as_deref().ok(), now),
-                    CallInput::Renegotiated { answer, .. } => machine.renegotiated(answer.as_deref().ok()),
-                    CallInput::UserLeft(user) => machine.user_left(&user),
-                    CallInput::RoomUpgraded => machine.stop(CallEnd::RoomUpgraded),
-                    CallInput::Stop(end) => machine.stop(end),
-                };
+                let actions = one_to_one_input(machine, input, now.boot);
                 one_to_one(machine, actions)
+            }
+            Self::Mesh(machine) => {
+                let actions = mesh_input(machine, input, now);
+                full_mesh(machine, actions)
             }
         }
     }
 
     /// A leg's connection is as said; told at every change and at will.
-    pub(super) fn connection(&mut self, _leg: LegId, level: ConnectionLevel, now: BootTime) -> Vec<Effect> {
+    pub(super) fn connection(&mut self, leg: LegId, level: ConnectionLevel, now: Now) -> Vec<Effect> {
         match self {
             Self::OneToOne(machine) => {
-                let actions = machine.connection(level, now);
+                let actions = machine.connection(level, now.boot);
                 one_to_one(machine, actions)
+            }
+            Self::Mesh(machine) => {
+                let actions = machine.connection(leg, level, now.boot);
+                full_mesh(machine, actions)
             }
         }
     }
 
-    pub(super) fn tick(&mut self, now: BootTime) -> Vec<Effect> {
+    pub(super) fn tick(&mut self, now: Now) -> Vec<Effect> {
         match self {
             Self::OneToOne(machine) => {
-                let actions = machine.tick(now);
+                let actions = machine.tick(now.boot);
                 one_to_one(machine, actions)
             }
+            Self::Mesh(machine) => {
+                let actions = machine.tick(now.boot, now.utc_ms);
+                full_mesh(machine, actions)
+            }
         }
-    }
-
-    pub(super) fn stop(&mut self, end: CallEnd, now: BootTime) -> Vec<Effect> {
-        self.input(CallInput::Stop(end), now)
     }
 
     /// What the sender says of the streams of a leg.
-    pub(super) fn metadata(&self, _leg: LegId) -> Option<&StreamMetadata> {
+    pub(super) fn metadata(&self, leg: LegId) -> Option<&StreamMetadata> {
         match self {
             Self::OneToOne(machine) => machine.metadata(),
+            Self::Mesh(machine) => machine.metadata(leg),
         }
     }
 
@@ -132,6 +192,8 @@ impl Machine {
                 CallPhase::Disconnected { .. } | CallPhase::Closed { .. } => "reconnecting",
                 CallPhase::Ended(_) => "ending",
             },
+            Self::Mesh(machine) if machine.ended().is_some() => "ending",
+            Self::Mesh(_) => "recording",
         }
     }
 
@@ -139,7 +201,48 @@ impl Machine {
     pub(super) fn version(&self) -> u8 {
         match self {
             Self::OneToOne(machine) => u8::from(machine.version() == Version::V1),
+            Self::Mesh(_) => 1,
         }
+    }
+
+    /// Content of our membership event without this device, for the homeserver to send if we die.
+    pub(super) fn leave_content(&self, now: Now) -> Option<Value> {
+        match self {
+            Self::OneToOne(_) => None,
+            Self::Mesh(machine) => Some(machine.leave_content(now.utc_ms)),
+        }
+    }
+}
+
+fn one_to_one_input(machine: &mut OneToOne, input: CallInput, now: BootTime) -> Vec<CallAction> {
+    match input {
+        CallInput::Signal(signal) => machine.signal(*signal, now),
+        CallInput::Opened { answer, .. } => machine.opened(answer.as_deref().ok(), now),
+        CallInput::Renegotiated { answer, .. } => machine.renegotiated(answer.as_deref().ok()),
+        CallInput::UserLeft(user) => machine.user_left(&user),
+        CallInput::RoomUpgraded => machine.stop(CallEnd::RoomUpgraded),
+        CallInput::Stop(end) => machine.stop(end),
+        CallInput::Members { .. }
+        | CallInput::Device(_)
+        | CallInput::Dialled { .. }
+        | CallInput::Applied { .. }
+        | CallInput::Published(_) => vec![CallAction::Ignored],
+    }
+}
+
+fn mesh_input(machine: &mut Mesh, input: CallInput, now: Now) -> Vec<MeshAction> {
+    match input {
+        CallInput::Members { members, own } => machine.members(&members, own.as_ref(), now.boot, now.utc_ms),
+        CallInput::Device(signal) => machine.signal(*signal, now.boot),
+        CallInput::Dialled { leg, offer } => machine.dialled(leg, offer.as_deref().ok(), now.boot),
+        CallInput::Opened { leg, answer } => machine.accepted(leg, answer.as_deref().ok(), now.boot),
+        CallInput::Applied { leg, ok } => machine.applied(leg, ok, now.boot),
+        CallInput::Renegotiated { leg, answer } => machine.renegotiated(leg, answer.as_deref().ok(), now.boot),
+        CallInput::Published(ok) => machine.published(ok, now.boot),
+        CallInput::Stop(end) => machine.stop(mesh_end(end), now.boot, now.utc_ms),
+        // Its room's machine hears of both and says when to stop.
+        CallInput::UserLeft(_) | CallInput::RoomUpgraded => Vec::new(),
+        CallInput::Signal(_) => vec![MeshAction::Ignored],
     }
 }
 
@@ -166,6 +269,79 @@ fn one_to_one(machine: &OneToOne, actions: Vec<CallAction>) -> Vec<Effect> {
         .collect()
 }
 
+fn full_mesh(machine: &Mesh, actions: Vec<MeshAction>) -> Vec<Effect> {
+    let key = |user: String, device: String| PeerKey { user, device: Some(device) };
+    let peer = |leg| machine.peer(leg).map(|(user, device)| key(user.to_owned(), device.to_owned()));
+    actions
+        .into_iter()
+        .filter_map(|action| {
+            Some(match action {
+                MeshAction::Publish { content } => Effect::Publish { content },
+                MeshAction::Unpublish { content } => Effect::Unpublish { content },
+                MeshAction::SendToDevice { user, device, event_type, content } => {
+                    Effect::SendToDevice { user, device, event_type, content }
+                }
+                MeshAction::MemberJoined { user, device } => {
+                    Effect::Present { party: Some(device.clone()), peer: key(user, device), leg: None }
+                }
+                MeshAction::LegOpened { leg, user, device, party } => {
+                    Effect::Present { peer: key(user, device), party: Some(party), leg: Some(leg) }
+                }
+                MeshAction::MemberLeft { user, device, reason } => {
+                    Effect::Gone { peer: key(user, device), reason: stay_reason(reason) }
+                }
+                MeshAction::Dial { leg, screen } => Effect::Dial { leg, peer: peer(leg)?, screen },
+                MeshAction::Accept { leg, offer } => Effect::Accept { leg, peer: peer(leg)?, offer },
+                MeshAction::ApplyAnswer { leg, sdp } => Effect::ApplyAnswer { leg, sdp },
+                MeshAction::Renegotiate { leg, offer } => Effect::Renegotiate { leg, offer },
+                MeshAction::AddCandidates { leg, list } => Effect::AddCandidates { leg, list },
+                MeshAction::Note { leg, fact } => Effect::Note { leg, fact },
+                MeshAction::CloseLeg { leg, why } => {
+                    tracing::info!(%leg, reason = why.name(), "a connection of a group call is over");
+                    Effect::CloseLeg { leg }
+                }
+                MeshAction::End(end) => Effect::End(call_end(end)),
+                MeshAction::Ignored => Effect::Ignored,
+                // The peer is given the newer map with the input; its facts say that it is connected.
+                MeshAction::MetadataChanged { .. } | MeshAction::LegConnected { .. } => return None,
+            })
+        })
+        .collect()
+}
+
+const fn stay_reason(reason: mesh::LeaveReason) -> LeaveReason {
+    match reason {
+        mesh::LeaveReason::Left => LeaveReason::Left,
+        mesh::LeaveReason::Expired => LeaveReason::Expired,
+        mesh::LeaveReason::NewSession => LeaveReason::ConnectionLost,
+        mesh::LeaveReason::Stopped => LeaveReason::SessionEnded,
+    }
+}
+
+const fn mesh_end(end: CallEnd) -> MeshEnd {
+    match end {
+        CallEnd::Stopped | CallEnd::OptedOut | CallEnd::AnsweredElsewhere => MeshEnd::Stopped,
+        CallEnd::Hangup => MeshEnd::Terminated,
+        CallEnd::Left => MeshEnd::Empty,
+        CallEnd::Removed => MeshEnd::Removed,
+        CallEnd::RoomUpgraded => MeshEnd::RoomUpgraded,
+        CallEnd::Shutdown => MeshEnd::Shutdown,
+        CallEnd::ConnectionLost | CallEnd::BadOffer | CallEnd::Failed => MeshEnd::Failed,
+    }
+}
+
+const fn call_end(end: MeshEnd) -> CallEnd {
+    match end {
+        MeshEnd::Stopped => CallEnd::Stopped,
+        MeshEnd::Terminated => CallEnd::Hangup,
+        MeshEnd::Empty => CallEnd::Left,
+        MeshEnd::Removed => CallEnd::Removed,
+        MeshEnd::RoomUpgraded => CallEnd::RoomUpgraded,
+        MeshEnd::Shutdown => CallEnd::Shutdown,
+        MeshEnd::NotAllowed | MeshEnd::Failed => CallEnd::Failed,
+    }
+}
+
 /// Why a participant's stay ends when the call does.
 pub(super) fn leave_reason(end: CallEnd) -> LeaveReason {
     match end {
@@ -175,6 +351,8 @@ pub(super) fn leave_reason(end: CallEnd) -> LeaveReason {
         CallEnd::Removed
         | CallEnd::RoomUpgraded
         | CallEnd::Shutdown
+        | CallEnd::Stopped
+        | CallEnd::OptedOut
         | CallEnd::BadOffer
         | CallEnd::Failed => LeaveReason::SessionEnded,
     }

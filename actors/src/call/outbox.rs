@@ -1,9 +1,13 @@
-//! What a call sends into its room: one after the other, so that an answer never overtakes another.
+//! What a call sends: into its room one event after the other, so that an answer never overtakes another; to devices a
+//! few at a time, because their events are numbered.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use recorder_core::call::{Announcement, Outgoing};
+use recorder_core::mesh::MEMBER_EVENT;
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +17,10 @@ use crate::world::World;
 
 /// Events that may wait to be sent into the room; later ones are dropped and counted.
 const MOST_OUTGOING: usize = 64;
+/// Events to devices that may wait; later ones are dropped and counted, and the calls that miss them are tried again.
+const MOST_TO_DEVICES: usize = 2_048;
+/// Events to devices under way at once.
+const AT_ONCE: usize = 8;
 /// How long an event may be tried.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Once the call is in a hurry.
@@ -21,24 +29,35 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 enum Outbound {
     Event(Outgoing),
     Message(Announcement),
+    /// Our membership; whether it was taken is told to whoever asks.
+    Membership(Value, Option<oneshot::Sender<bool>>),
     /// Answered when all before it was sent or given up: whether a hang-up among it was not sent.
     Flush(oneshot::Sender<bool>),
 }
 
-/// A call's way into its room. Its task ends with the last clone.
+enum ToDevice {
+    Event { user: String, device: String, event_type: &'static str, content: Value },
+    Flush(oneshot::Sender<()>),
+}
+
+/// A call's way to its room and to its participants' devices. Its tasks end with the last clone.
 #[derive(Clone)]
 pub(super) struct Outbox {
     world: Arc<World>,
     queue: mpsc::Sender<Outbound>,
+    devices: mpsc::Sender<ToDevice>,
     hurry: CancellationToken,
 }
 
 impl Outbox {
     pub(super) fn open(world: &Arc<World>, room: &str) -> Self {
         let (queue, waiting) = mpsc::channel(MOST_OUTGOING);
+        let (devices, for_devices) = mpsc::channel(MOST_TO_DEVICES);
         let hurry = CancellationToken::new();
-        actix::spawn(send_in_order(Arc::clone(world), room.to_owned(), waiting, hurry.clone()));
-        Self { world: Arc::clone(world), queue, hurry }
+        let sender = Sender { world: Arc::clone(world), room: room.to_owned(), hurry: hurry.clone() };
+        actix::spawn(sender.clone().send_in_order(waiting));
+        actix::spawn(sender.send_to_devices(for_devices));
+        Self { world: Arc::clone(world), queue, devices, hurry }
     }
 
     pub(super) fn event(&self, event: Outgoing) {
@@ -49,6 +68,20 @@ impl Outbox {
         self.push(Outbound::Message(message));
     }
 
+    /// Sends the content of our membership event. Resolves when it was sent or given up; false for the latter.
+    pub(super) fn membership(&self, content: Value) -> impl Future<Output = bool> + 'static {
+        let (done, sent) = oneshot::channel();
+        self.push(Outbound::Membership(content, Some(done)));
+        async move { sent.await.unwrap_or(false) }
+    }
+
+    pub(super) fn to_device(&self, user: String, device: String, event_type: &'static str, content: Value) {
+        if self.devices.try_send(ToDevice::Event { user, device, event_type, content }).is_err() {
+            tracing::warn!("too many events to devices wait for the homeserver, one is dropped");
+            Totals::count(&self.world.board.totals.signals_ignored);
+        }
+    }
+
     /// The process ends: everything that waits gets two seconds, and no more.
     pub(super) fn hurry(&self) {
         self.hurry.cancel();
@@ -56,11 +89,14 @@ impl Outbox {
 
     /// Resolves when all that was put in before is sent or given up. False if a hang-up is among what was not sent.
     pub(super) async fn flushed(&self) -> bool {
-        let (done, flushed) = oneshot::channel();
-        if self.queue.send(Outbound::Flush(done)).await.is_err() {
+        let ((done, flushed), (sent, devices)) = (oneshot::channel(), oneshot::channel());
+        if self.queue.send(Outbound::Flush(done)).await.is_err()
+            || self.devices.send(ToDevice::Flush(sent)).await.is_err()
+        {
             return false;
         }
-        flushed.await.is_ok_and(|hangup_failed| !hangup_failed)
+        let (room, devices) = tokio::join!(flushed, devices);
+        room.is_ok_and(|hangup_failed| !hangup_failed) && devices.is_ok()
     }
 
     fn push(&self, outbound: Outbound) {
@@ -71,39 +107,97 @@ impl Outbox {
     }
 }
 
-async fn send_in_order(
+#[derive(Clone)]
+struct Sender {
     world: Arc<World>,
     room: String,
-    mut queue: mpsc::Receiver<Outbound>,
     hurry: CancellationToken,
-) {
-    let mut hangup_failed = false;
-    while let Some(outbound) = queue.recv().await {
-        let patience = if hurry.is_cancelled() { SHORT_PATIENCE } else { PATIENCE };
-        let (sending, is_hangup) = match outbound {
-            Outbound::Event(event) => {
-                let is_hangup = event.event_type == "m.call.hangup";
-                let event_type = event.event_type.to_owned();
-                (world.signalling.send(room.clone(), event_type, event.content, patience), is_hangup)
-            }
-            Outbound::Message(message) => (world.signalling.announce(room.clone(), message, patience), false),
-            Outbound::Flush(done) => {
-                let _ = done.send(hangup_failed);
-                continue;
-            }
-        };
+}
+
+impl Sender {
+    fn patience(&self) -> Duration {
+        if self.hurry.is_cancelled() { SHORT_PATIENCE } else { PATIENCE }
+    }
+
+    /// Resolves as `sending` does, or soon after the call is in a hurry.
+    async fn hurried(
+        &self,
+        sending: impl Future<Output = Result<(), SignallingError>>,
+    ) -> Result<(), SignallingError> {
         let hurried = async {
-            hurry.cancelled().await;
+            self.hurry.cancelled().await;
             tokio::time::sleep(SHORT_PATIENCE).await;
         };
-        let sent = tokio::select! {
+        tokio::select! {
             sent = sending => sent,
             () = hurried => Err(SignallingError::Unreachable("the recorder stops".to_owned())),
-        };
-        if let Err(error) = sent {
-            hangup_failed |= is_hangup;
-            tracing::warn!(%room, %error, "an event could not be sent");
-            world.board.happened(world.clock.utc_micros(), Severity::Warning, format!("Not sent: {error}"));
+        }
+    }
+
+    async fn send_in_order(self, mut queue: mpsc::Receiver<Outbound>) {
+        let mut hangup_failed = false;
+        while let Some(outbound) = queue.recv().await {
+            let (world, room) = (&self.world, self.room.clone());
+            let (sending, is_hangup, done) = match outbound {
+                Outbound::Event(event) => {
+                    let is_hangup = event.event_type == "m.call.hangup";
+                    let event_type = event.event_type.to_owned();
+                    let sending = world.signalling.send(room, event_type, event.content, self.patience());
+                    (sending, is_hangup, None)
+                }
+                Outbound::Message(message) => {
+                    (world.signalling.announce(room, message, self.patience()), false, None)
+                }
+                Outbound::Membership(content, done) => {
+                    let (kind, key) = (MEMBER_EVENT.to_owned(), world.settings.user.clone());
+                    (world.rooms.send_state(room, kind, key, content, self.patience()), false, done)
+                }
+                Outbound::Flush(done) => {
+                    let _ = done.send(hangup_failed);
+                    continue;
+                }
+            };
+            let sent = self.hurried(sending).await;
+            if let Some(done) = done {
+                let _ = done.send(sent.is_ok());
+            }
+            if let Err(error) = sent {
+                hangup_failed |= is_hangup;
+                tracing::warn!(room = %self.room, %error, "an event could not be sent");
+                let what = format!("Not sent: {error}");
+                world.board.happened(world.clock.utc_micros(), Severity::Warning, what);
+            }
+        }
+    }
+
+    async fn send_to_devices(self, mut queue: mpsc::Receiver<ToDevice>) {
+        let sending = stream::poll_fn(move |context| queue.poll_recv(context)).map(|outbound| {
+            let this = self.clone();
+            async move {
+                match outbound {
+                    ToDevice::Event { user, device, event_type, content } => {
+                        let sending = this.world.rooms.send_to_device(
+                            user,
+                            device,
+                            event_type.to_owned(),
+                            content,
+                            this.patience(),
+                        );
+                        if let Err(error) = this.hurried(sending).await {
+                            tracing::warn!(%error, "an event to a device could not be sent");
+                        }
+                        None
+                    }
+                    ToDevice::Flush(done) => Some(done),
+                }
+            }
+        });
+        // In their order: what is flushed waits for all before it.
+        let mut finished = std::pin::pin!(sending.buffered(AT_ONCE));
+        while let Some(flush) = finished.next().await {
+            if let Some(done) = flush {
+                let _ = done.send(());
+            }
         }
     }
 }

@@ -72,6 +72,17 @@ impl Participant {
 }
 
 impl CallShared {
+    /// A participant is in the call, and media that arrives on `leg` is theirs.
+    pub(super) fn present(self: &Arc<Self>, peer: PeerKey, party: Option<String>, leg: Option<LegId>) {
+        self.learn_name(&peer.user);
+        let now = self.world.clock.now();
+        let mut people = lock(&self.people);
+        let person = people.entry(peer).or_insert_with(|| Participant::new(None, now));
+        person.present = true;
+        person.party = party.or(person.party.take());
+        person.leg = leg.or(person.leg);
+    }
+
     /// Brings session and tree in line with who is in the call: participants, stays, peers.
     pub(super) fn keep_people(&self, path: &str) {
         let Some(session) = lock(&self.session).clone() else { return };
@@ -92,8 +103,10 @@ impl CallShared {
                 tell_stay(&session, place, (!person.present).then_some(person.reason));
             }
         }
-        for person in people.values_mut() {
-            self.keep_peer(&session, person, ending);
+        drop(people);
+        self.tell_session(&session);
+        for (key, person) in lock(&self.people).iter_mut() {
+            self.keep_peer(&session, &key.user, person, ending);
         }
     }
 
@@ -150,7 +163,7 @@ impl CallShared {
     }
 
     /// One PeerActor for the participant's newest leg; that of an older leg closes its files first.
-    fn keep_peer(&self, session: &SessionHandle, person: &mut Participant, ending: bool) {
+    fn keep_peer(&self, session: &SessionHandle, user: &str, person: &mut Participant, ending: bool) {
         let connection = person.leg.and_then(|leg| {
             let legs = lock(&self.legs);
             Some((leg, legs.get(&leg)?.facts.clone()?))
@@ -179,7 +192,7 @@ impl CallShared {
                 {
                     place.retired.push(old);
                 }
-                let peer = self.new_peer(session, place.id.clone(), place.name.clone(), leg, facts);
+                let peer = self.new_peer(session, user, (place.id.clone(), place.name.clone()), leg, facts);
                 place.peer = Some((leg, peer));
                 place.slot.revive();
             }
@@ -204,21 +217,22 @@ impl CallShared {
     fn new_peer(
         &self,
         session: &SessionHandle,
-        participant: ParticipantId,
-        display_name: String,
+        user: &str,
+        (participant, display_name): (ParticipantId, String),
         leg: LegId,
         connection: watch::Receiver<Arc<ConnectionFacts>>,
     ) -> Arc<PeerShared> {
         let mut sender_clock = SenderClock::new();
         sender_clock.set_utc(self.world.clock.now(), self.world.clock.utc_micros());
         let metadata = lock(&self.machine).metadata(leg).cloned();
+        let opted_out = lock(&self.opted_out).contains(user);
         Arc::new(PeerShared {
             world: Arc::clone(&self.world),
             participant,
             display_name,
             session: session.clone(),
             connection,
-            wanted: Mutex::new(Wanted { metadata, stop: false }),
+            wanted: Mutex::new(Wanted { metadata, stop: false, opted_out }),
             link: Arc::default(),
             parent: Arc::clone(&self.link),
             plan: Mutex::default(),

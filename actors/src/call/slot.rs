@@ -1,21 +1,26 @@
 //! What outlives a CallActor: its slot's content.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use recorder_core::call::{CallEnd, CallSignal};
-use recorder_core::ids::{CallKey, ConnectionId, LegId};
-use recorder_core::manifest::CallKind;
+use recorder_core::call::{CallEnd, CallSignal, Saved};
+use recorder_core::ids::{CallKey, ConnectionId, LegId, SessionId};
+use recorder_core::manifest::{CallKind, EndReason};
+use recorder_core::mesh::{Member, MeshSettings, ToDeviceSignal};
+use recorder_core::time::BootTime;
+use serde_json::Value;
 use tokio::sync::watch;
 
+use super::delayed_leave::DelayedLeave;
 use super::finish::finish;
-use super::kind::{Effect, Machine, PeerKey};
+use super::kind::{Effect, Machine, Now, PeerKey};
 use super::outbox::Outbox;
 use super::people::Participant;
+use super::room_side::{RoomFact, Shown};
 use crate::observe::Totals;
-use crate::ports::{ConnectionFacts, MediaError, RoomFacts};
+use crate::ports::{ConnectionFacts, MediaError, RoomFacts, Tile};
 use crate::session::SessionHandle;
 use crate::supervise::{Link, lock};
 use crate::world::World;
@@ -40,9 +45,41 @@ pub enum CallInput {
         leg: LegId,
         answer: Result<String, MediaError>,
     },
+    /// The answer to [`crate::ports::MediaPlane::dial`]: our offer.
+    Dialled {
+        leg: LegId,
+        offer: Result<String, MediaError>,
+    },
+    /// The remote answer was applied, or could not be.
+    Applied {
+        leg: LegId,
+        ok: bool,
+    },
+    /// The homeserver took our membership, or did not.
+    Published(bool),
+    /// Who is in the group call now, and the content of our own membership event.
+    Members {
+        members: Vec<Member>,
+        own: Option<Value>,
+    },
+    /// A call event from device to device.
+    Device(Box<ToDeviceSignal>),
     UserLeft(String),
     RoomUpgraded,
     Stop(CallEnd),
+}
+
+/// A call that is to be recorded.
+#[derive(Clone, Debug, Default)]
+pub struct RecordingOrder {
+    pub room: String,
+    pub call_id: String,
+    /// `None` if the configuration wants every call recorded.
+    pub started_by: Option<String>,
+    /// The session of an earlier process to go on with, and when that began.
+    pub resume: Option<SessionId>,
+    pub began_utc_micros: Option<i64>,
+    pub opted_out: BTreeSet<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +101,7 @@ pub struct CallShared {
     pub room: String,
     pub kind: CallKind,
     /// Who began it: the caller, or who gave the command.
-    pub started_by: String,
+    pub started_by: Option<String>,
     pub call_id: String,
     pub link: Arc<Link>,
     pub parent: Arc<Link>,
@@ -83,6 +120,20 @@ pub struct CallShared {
     pub(super) names: Mutex<BTreeMap<String, Option<String>>>,
     pub(super) room_facts: Mutex<RoomFacts>,
     pub(super) outbox: Outbox,
+    /// What we show in a group call.
+    pub(super) tile: Option<Tile>,
+    /// The session of an earlier process that this call goes on with.
+    pub(super) resume: Option<SessionId>,
+    /// Users of the room who are not to be recorded.
+    pub(super) opted_out: Mutex<BTreeSet<String>>,
+    /// Consent and commands, for the session once it is there.
+    pub(super) to_tell: Mutex<VecDeque<RoomFact>>,
+    /// Who was in the call when the machine was last told.
+    pub(super) shown: Mutex<Shown>,
+    /// The homeserver takes our membership back if this process dies.
+    pub(super) delayed_leave: DelayedLeave,
+    /// What was recorded, once the session is over.
+    pub(super) saved: Mutex<Option<(Saved, EndReason)>>,
     pub(super) ending: Mutex<Option<Ending>>,
     pub(super) finishing: AtomicBool,
     pub(super) done: AtomicBool,
@@ -92,16 +143,60 @@ impl CallShared {
     /// A 1:1 call by its invite. Needs a tokio runtime: the outbox is a task.
     pub fn answering(world: &Arc<World>, parent: &Arc<Link>, key: CallKey, invite: &CallSignal) -> Arc<Self> {
         let (machine, first_effects) = Machine::one_to_one(world, key, invite);
+        let order = RecordingOrder {
+            room: invite.room.clone(),
+            call_id: invite.call_id.clone(),
+            started_by: Some(invite.sender.clone()),
+            ..RecordingOrder::default()
+        };
+        Self::with(world, parent, key, order, machine, first_effects, None)
+    }
+
+    /// A full-mesh call that we join.
+    pub fn joining(world: &Arc<World>, parent: &Arc<Link>, key: CallKey, order: RecordingOrder) -> Arc<Self> {
+        let settings = &world.settings;
+        let session = world.numbers.random();
+        let stream = format!("recorder-{session}");
+        let terms = MeshSettings::new(
+            &settings.user,
+            &settings.device,
+            &session,
+            &order.call_id,
+            &order.room,
+            &stream,
+        );
+        let (machine, first_effects) = Machine::mesh(terms);
+        let now = Now::of(world);
+        let age = Duration::from_micros(
+            order.began_utc_micros.map_or(0, |began| world.clock.utc_micros().saturating_sub(began)).max(0)
+                as u64,
+        );
+        let began = BootTime::from_nanos(now.boot.as_nanos().saturating_sub(age.as_nanos() as u64));
+        let tile = Tile { stream, since: settings.group.tile.then_some(began) };
+        Self::with(world, parent, key, order, machine, first_effects, Some(tile))
+    }
+
+    fn with(
+        world: &Arc<World>,
+        parent: &Arc<Link>,
+        key: CallKey,
+        order: RecordingOrder,
+        machine: Machine,
+        first_effects: Vec<Effect>,
+        tile: Option<Tile>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             world: Arc::clone(world),
             key,
-            room: invite.room.clone(),
+            outbox: Outbox::open(world, &order.room),
+            delayed_leave: DelayedLeave::new(world, &order.room),
+            room: order.room,
             kind: machine.kind(),
-            started_by: invite.sender.clone(),
-            call_id: invite.call_id.clone(),
+            started_by: order.started_by,
+            call_id: order.call_id,
             link: Arc::default(),
             parent: Arc::clone(parent),
-            started_utc_micros: world.clock.utc_micros(),
+            started_utc_micros: order.began_utc_micros.unwrap_or_else(|| world.clock.utc_micros()),
             inbox: Mutex::default(),
             machine: Mutex::new(machine),
             first_effects: Mutex::new(first_effects),
@@ -113,7 +208,12 @@ impl CallShared {
             session_failed: AtomicBool::new(false),
             names: Mutex::default(),
             room_facts: Mutex::default(),
-            outbox: Outbox::open(world, &invite.room),
+            tile,
+            resume: order.resume,
+            opted_out: Mutex::new(order.opted_out),
+            to_tell: Mutex::default(),
+            shown: Mutex::default(),
+            saved: Mutex::default(),
             ending: Mutex::default(),
             finishing: AtomicBool::new(false),
             done: AtomicBool::new(false),
@@ -124,7 +224,7 @@ impl CallShared {
     pub fn tell(&self, input: CallInput) {
         {
             let mut inbox = lock(&self.inbox);
-            if inbox.len() >= MOST_INPUTS && matches!(input, CallInput::Signal(_)) {
+            if inbox.len() >= MOST_INPUTS && matches!(input, CallInput::Signal(_) | CallInput::Device(_)) {
                 Totals::count(&self.world.board.totals.signals_ignored);
                 return;
             }
@@ -144,10 +244,10 @@ impl CallShared {
             lock(&self.ending).get_or_insert(Ending { end: CallEnd::Failed });
             tracing::error!(call = %self.key, "a call is ended because its actor failed too often");
         }
-        for effect in lock(&self.machine).stop(CallEnd::Failed, self.world.clock.now()) {
-            if let Effect::Send(event) = effect {
-                self.outbox.event(event);
-            }
+        let stop = CallInput::Stop(CallEnd::Failed);
+        let effects = lock(&self.machine).input(stop, Now::of(&self.world));
+        for effect in effects {
+            self.send(effect);
         }
         self.close_legs();
         Totals::count(&self.world.board.totals.sessions_failed);
@@ -177,6 +277,57 @@ impl CallShared {
             self.world.media.close(connection);
         }
         wanted
+    }
+
+    /// One connection is over; its participant's files end when its rings are read.
+    pub(super) fn close_leg(&self, leg: LegId) {
+        if let Some(leg) = lock(&self.legs).remove(&leg) {
+            self.world.media.close(leg.connection);
+        }
+        for person in lock(&self.people).values_mut() {
+            if person.leg == Some(leg) {
+                person.leg = None;
+            }
+        }
+    }
+
+    /// Puts on its way what an effect wants sent.
+    pub(super) fn send(self: &Arc<Self>, effect: Effect) {
+        match effect {
+            Effect::Send(event) => {
+                if event.event_type == "m.call.answer" {
+                    Totals::count(&self.world.board.totals.calls_answered);
+                }
+                self.outbox.event(event);
+            }
+            Effect::SendToDevice { user, device, event_type, content } => {
+                if event_type == "m.call.answer" {
+                    Totals::count(&self.world.board.totals.calls_answered);
+                }
+                self.outbox.to_device(user, device, event_type, content);
+            }
+            Effect::Publish { content } => {
+                let sent = self.outbox.membership(content);
+                let shared = Arc::clone(self);
+                actix::spawn(async move {
+                    let ok = sent.await;
+                    if ok && let Some(leave) = lock(&shared.machine).leave_content(Now::of(&shared.world)) {
+                        shared.delayed_leave.keep(leave);
+                    }
+                    shared.tell(CallInput::Published(ok));
+                });
+            }
+            Effect::Unpublish { content } => {
+                let sent = self.outbox.membership(content);
+                let shared = Arc::clone(self);
+                actix::spawn(async move {
+                    if sent.await {
+                        shared.delayed_leave.end();
+                    }
+                });
+            }
+            _ => {}
+        }
     }
 
     /// Ends every connection; their rings end, and what they hold is still written.

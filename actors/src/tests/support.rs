@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use recorder_core::call::Announcement;
 use recorder_core::ids::{ConnectionId, Mid, SessionId, StreamId};
-use recorder_core::manifest::{CallKind, RecorderInfo, Room};
+use recorder_core::manifest::{RecorderInfo, Room};
 use recorder_core::media::{Codec, MediaKind, RtpPacket, Skipped};
 use recorder_core::time::BootTime;
 use serde_json::{Value, json};
@@ -323,6 +323,7 @@ pub struct FakeSessions {
     /// A folder takes a second to be made.
     pub slow: Arc<std::sync::atomic::AtomicBool>,
     pub clock: Option<Arc<dyn Clock>>,
+    pub abandoned: Arc<Mutex<Vec<SessionId>>>,
 }
 
 struct MemoryStore {
@@ -355,13 +356,17 @@ impl SessionStore for MemoryStore {
 impl SessionFactory for FakeSessions {
     fn finished(&self, _: &std::path::Path) {}
 
+    fn abandon(&self, session: SessionId) {
+        self.abandoned.lock().unwrap().push(session);
+    }
+
     fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>> {
         let start = SessionStart {
             session_id: SessionId::new("s1"),
             call_id: order.call_id,
-            call_kind: CallKind::OneToOne,
+            call_kind: order.call_kind,
             room: Room { id: order.room_id, name: Some(order.room.name), encrypted: order.room.encrypted },
-            started_by: Some(order.started_by),
+            started_by: order.started_by,
             continues: None,
             recorder: RecorderInfo { name: "test".into(), version: "0".into() },
             boot_id: String::new(),

@@ -12,14 +12,15 @@ use recorder_core::restart::RestartTerms;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::rooms::FakeRooms;
 use super::support::{
     CALLER, FakeLiveCalls, FakeMedia, FakeSegments, FakeSessions, FakeSignalling, ROOM, TestClock, until,
 };
 use crate::observe::{ActorKind, ActorState, Board};
-use crate::ports::{Clock, ConnectionState, DiskLevel};
+use crate::ports::{Clock, ConnectionState, DiskLevel, RoomPowers};
 use crate::supervise::{Check, Link, Slot};
 use crate::supervisor::{Deliver, Delivery, ShutDown, SupervisorActor, SupervisorShared};
-use crate::world::{Numbers, TreeSettings, World};
+use crate::world::{GroupSettings, Numbers, TreeSettings, World};
 
 /// A whole tree.
 pub struct Tree {
@@ -27,6 +28,7 @@ pub struct Tree {
     pub media: Arc<FakeMedia>,
     pub segments: Arc<FakeSegments>,
     pub signalling: Arc<FakeSignalling>,
+    pub rooms: Arc<FakeRooms>,
     pub sessions: FakeSessions,
     pub live_calls: Arc<FakeLiveCalls>,
     pub disk: watch::Sender<DiskLevel>,
@@ -46,6 +48,7 @@ impl Tree {
         let media = Arc::new(FakeMedia::default());
         let segments = Arc::new(FakeSegments::default());
         let signalling = Arc::new(FakeSignalling::default());
+        let rooms = Arc::new(FakeRooms::default());
         let live_calls = Arc::new(FakeLiveCalls::default());
         let sessions = FakeSessions { clock: Some(Arc::clone(&clock)), ..FakeSessions::default() };
         let (disk, level) = watch::channel(DiskLevel::Plenty);
@@ -54,11 +57,14 @@ impl Tree {
                 user: "@bot:hs".into(),
                 device: "BOT".into(),
                 restart: RestartTerms::default(),
+                group: GroupSettings { max_calls, ..GroupSettings::default() },
             },
             clock: Arc::clone(&clock),
             media: Arc::clone(&media) as _,
             segments: Arc::clone(&segments) as _,
             signalling: Arc::new(Arc::clone(&signalling)),
+            rooms: Arc::new(Arc::clone(&rooms)),
+            memory: Arc::new(Arc::clone(&rooms)),
             sessions: Arc::new(sessions.clone()),
             live_calls: Arc::new(Arc::clone(&live_calls)),
             disk: level,
@@ -71,11 +77,22 @@ impl Tree {
             answer: true,
             max_calls,
         });
-        let shared = SupervisorShared::new(&world, desk);
+        let shared = SupervisorShared::new(&world, desk, HashMap::new());
         let root = Arc::<Link>::default();
         let slot = Slot::new(&world, &root, "supervisor".into(), ActorKind::Supervisor, "bot".into());
-        let tree =
-            Self { board, media, segments, signalling, sessions, live_calls, disk, shared, slot, clock };
+        let tree = Self {
+            board,
+            media,
+            segments,
+            signalling,
+            rooms,
+            sessions,
+            live_calls,
+            disk,
+            shared,
+            slot,
+            clock,
+        };
         tree.start_supervisor();
         tree
     }
@@ -120,9 +137,15 @@ impl Tree {
             received: self.clock.now(),
             age: Duration::ZERO,
         };
-        let delivery = Delivery { event, state_key: state_key.map(str::to_owned), allowed: sender == CALLER };
+        let delivery = Delivery {
+            event,
+            state_key: state_key.map(str::to_owned),
+            allowed: sender == CALLER,
+            origin_ts_ms: self.clock.utc_micros() / 1_000,
+            powers: Some(RoomPowers { default: 50, own: 50, call_member: 50, ..RoomPowers::default() }),
+        };
         let Some(addr) = self.slot.addr() else { return false };
-        addr.send(Deliver { events: vec![delivery], batch_over: true }).await.is_ok()
+        addr.send(Deliver { events: vec![delivery], batch_over: true, ..Deliver::default() }).await.is_ok()
     }
 
     pub async fn invite(&self) {

@@ -241,12 +241,18 @@ impl CallDesk {
                     self.remember_ended(name);
                     return DeskAction::Refuse { invite: Box::new(pending.invite), why };
                 }
-                let key = CallKey(self.next_key);
-                self.next_key += 1;
+                let key = self.take_key();
                 self.running.insert(name, Running { key, caller: pending.invite.sender.clone() });
                 DeskAction::Start { key, invite: Box::new(pending.invite), early: pending.early }
             })
             .collect()
+    }
+
+    /// A key for a call that this desk does not know.
+    pub fn take_key(&mut self) -> CallKey {
+        let key = CallKey(self.next_key);
+        self.next_key += 1;
+        key
     }
 
     /// A call is over: its name is remembered, so that a replay starts nothing.

@@ -70,6 +70,10 @@ pub enum CallEnd {
     /// The offer could not be used.
     BadOffer,
     Shutdown,
+    /// By command.
+    Stopped,
+    /// The one who called does not want to be recorded.
+    OptedOut,
     /// A fault of ours.
     Failed,
 }
@@ -86,6 +90,8 @@ impl CallEnd {
             Self::ConnectionLost => "connection_lost",
             Self::BadOffer => "bad_offer",
             Self::Shutdown => "shutdown",
+            Self::Stopped => "stopped",
+            Self::OptedOut => "opted_out",
             Self::Failed => "failed",
         }
     }
@@ -391,7 +397,10 @@ impl OneToOne {
         let told = if self.is_opening() {
             self.envelope.reject()
         } else {
-            self.envelope.hangup(if end == CallEnd::Shutdown { "user_hangup" } else { "unknown_error" })
+            self.envelope.hangup(match end {
+                CallEnd::Shutdown | CallEnd::Stopped | CallEnd::OptedOut => "user_hangup",
+                _ => "unknown_error",
+            })
         };
         self.end(end, Some(told))
     }

@@ -1,0 +1,142 @@
+//! What a call hears from its room's machine, and what that hears of the call.
+
+use std::sync::atomic::Ordering;
+
+use recorder_core::call::Saved;
+use recorder_core::ids::SessionId;
+use recorder_core::manifest::{EndReason, Event, EventKind, Record};
+use recorder_core::mesh::Member;
+use recorder_core::room::{Progress, RecordingState};
+use recorder_core::time::BootTime;
+use serde_json::{Map, Value};
+
+use super::slot::{CallInput, CallShared};
+use crate::ports::DiskLevel;
+use crate::session::SessionHandle;
+use crate::supervise::lock;
+
+/// Facts of the room that wait for the session's folder; later ones are not in the manifest.
+const MOST_FACTS: usize = 256;
+
+/// A fact of the room, for the session.
+pub(super) struct RoomFact {
+    at: BootTime,
+    kind: EventKind,
+    user: Option<String>,
+    detail: Map<String, Value>,
+}
+
+impl CallShared {
+    /// Who is in the call now; the machine hears of it when it is another than before.
+    pub(crate) fn show_members(&self, members: Vec<Member>, own: Option<Value>) {
+        {
+            let mut shown = lock(&self.shown);
+            if shown.as_ref().is_some_and(|shown| (&shown.0, &shown.1) == (&members, &own)) {
+                return;
+            }
+            *shown = Some((members.clone(), own.clone()));
+        }
+        self.tell(CallInput::Members { members, own });
+    }
+
+    /// From now on nothing of this user is recorded, or something again.
+    pub(crate) fn set_consent(&self, user: &str, opted_out: bool) {
+        {
+            let mut out = lock(&self.opted_out);
+            if opted_out {
+                out.insert(user.to_owned());
+            } else {
+                out.remove(user);
+            }
+        }
+        // At once, and not when the CallActor looks next.
+        for (key, person) in lock(&self.people).iter() {
+            if key.user == user
+                && let (Some(place), Some(peer)) = (&person.place, person.peer())
+            {
+                lock(&peer.wanted).opted_out = opted_out;
+                place.slot.nudge();
+            }
+        }
+        self.link.nudge();
+    }
+
+    /// A command or a consent, for the manifest's events.
+    pub(crate) fn tell_event(&self, kind: EventKind, user: Option<&str>, detail: Map<String, Value>) {
+        let at = self.world.clock.now();
+        let mut waiting = lock(&self.to_tell);
+        if waiting.len() < MOST_FACTS {
+            waiting.push_back(RoomFact { at, kind, user: user.map(str::to_owned), detail });
+        }
+        drop(waiting);
+        self.link.nudge();
+    }
+
+    /// What waited for the session, and for the participants it names.
+    pub(super) fn tell_session(&self, session: &SessionHandle) {
+        for fact in std::mem::take(&mut *lock(&self.to_tell)) {
+            let participant = fact.user.as_ref().and_then(|user| {
+                let people = lock(&self.people);
+                let (_, person) = people.iter().find(|(key, _)| key.user == *user)?;
+                Some(person.place.as_ref()?.id.clone())
+            });
+            session.tell(Record::Event(Event {
+                at_s: session.session_s(fact.at),
+                kind: fact.kind.into(),
+                participant,
+                track: None,
+                detail: fact.detail,
+            }));
+        }
+    }
+
+    pub(crate) fn session_id(&self) -> Option<SessionId> {
+        lock(&self.session).as_ref().map(|session| session.session_id().clone())
+    }
+
+    /// How the recording fares, for the room's status message.
+    pub(crate) fn progress(&self) -> Progress {
+        let mut progress = Progress {
+            duration_s: self.world.clock.utc_micros().saturating_sub(self.started_utc_micros) as f64 / 1e6,
+            ..Progress::default()
+        };
+        for person in lock(&self.people).values() {
+            progress.participants += usize::from(person.place.is_some());
+            for track in person.peers().iter().flat_map(|peer| peer.tracks()) {
+                let (sum, open) = crate::snapshot::sum(&track);
+                progress.bytes += sum.bytes;
+                progress.streams += usize::from(open);
+            }
+        }
+        progress.state = if lock(&self.ending).is_some() {
+            RecordingState::Ending
+        } else if progress.streams > 0 || progress.bytes > 0 {
+            RecordingState::Recording
+        } else {
+            RecordingState::Connecting
+        };
+        match *self.world.disk.borrow() {
+            DiskLevel::Plenty => {}
+            DiskLevel::VideoStopped => {
+                progress.warnings.push("The disk is nearly full: only sound is recorded.".to_owned());
+            }
+            DiskLevel::AllStopped => {
+                progress.warnings.push("The disk is full: nothing is recorded.".to_owned());
+            }
+        }
+        if self.session_failed.load(Ordering::Acquire) {
+            progress.warnings.push("The recording's folder cannot be made: nothing is recorded.".to_owned());
+        }
+        progress
+    }
+
+    /// What the call left, once it is done.
+    pub(crate) fn outcome(&self) -> (Saved, usize, EndReason) {
+        let participants = lock(&self.people).values().filter(|person| person.place.is_some()).count();
+        let (saved, reason) = lock(&self.saved).unwrap_or((Saved::default(), EndReason::Failed));
+        (saved, participants, reason)
+    }
+}
+
+/// Shared with whoever holds the call.
+pub(super) type Shown = Option<(Vec<Member>, Option<Value>)>;

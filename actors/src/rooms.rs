@@ -1,0 +1,316 @@
+//! The room side of group calls below the supervisor: per room the machine of commands and consent, the roster of its
+//! calls, and what is said there. Everything here outlives the SupervisorActor, which runs it.
+
+mod voice;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use recorder_core::call::{RoomEvent, Saved};
+use recorder_core::ids::CallKey;
+use recorder_core::manifest::{CallKind, EndReason, EventKind};
+use recorder_core::mesh::{CALL_EVENT, Gathering, MEMBER_EVENT, Roster};
+use recorder_core::room::{
+    self, Authority, Closing, Ended, GatheringView, MessageTag, Powers, Progress, Reaction, Room, RoomAction,
+    Said,
+};
+use recorder_core::time::BootTime;
+use serde_json::{Map, Value};
+
+use self::voice::Voice;
+use crate::observe::Totals;
+use crate::ports::{RoomPowers, RoomRecord};
+use crate::supervise::{Link, lock};
+use crate::world::World;
+
+/// Answers about messages of ours that may wait to be looked at; they are bounded by what was said.
+const MOST_ANSWERS: usize = 1_024;
+
+/// What happened to something that a room's machine wanted said.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Said(MessageTag, String),
+    Failed(MessageTag),
+}
+
+/// What the supervisor is to do for a room.
+#[derive(Debug)]
+pub(crate) enum RoomOrder {
+    Begin { call_id: String, kind: CallKind, by: Option<String> },
+    Stop { reason: EndReason },
+    Consent { user: String, opted_out: bool },
+    Tell { kind: EventKind, user: Option<String>, detail: Map<String, Value> },
+}
+
+/// One room.
+pub(crate) struct RoomPlace {
+    pub(crate) id: String,
+    world: Arc<World>,
+    machine: Mutex<Room>,
+    roster: Mutex<Roster>,
+    answers: Arc<Mutex<VecDeque<Answer>>>,
+    voice: Voice,
+    /// What the tree is to do; taken after each step.
+    orders: Mutex<Vec<RoomOrder>>,
+    /// The call that is being recorded here.
+    pub(crate) call: Mutex<Option<CallKey>>,
+    /// A session of the last process that may go on.
+    unfinished: Mutex<Option<RoomRecord>>,
+    /// What the memory was last told of the session.
+    kept: Mutex<RoomRecord>,
+}
+
+/// Who speaks, as far as a command of theirs is concerned.
+pub(crate) struct Speaker<'a> {
+    pub(crate) allowed: bool,
+    pub(crate) powers: Option<&'a RoomPowers>,
+}
+
+impl RoomPlace {
+    pub(crate) fn new(
+        world: &Arc<World>,
+        link: &Arc<Link>,
+        id: &str,
+        record: Option<RoomRecord>,
+    ) -> Arc<Self> {
+        let group = &world.settings.group;
+        let settings = room::Settings {
+            contact: group.contact.clone(),
+            auto: group.auto,
+            empty_after: group.empty_after,
+            commands_per_minute: group.commands_per_minute,
+            ..room::Settings::new(&world.settings.user, &group.name, world.clock.now())
+        };
+        let record = record.unwrap_or_default();
+        let machine = Room::new(settings, record.durable.clone());
+        let unfinished = record.durable.running.is_some().then(|| record.clone());
+        let answers = Arc::<Mutex<VecDeque<Answer>>>::default();
+        Arc::new(Self {
+            id: id.to_owned(),
+            world: Arc::clone(world),
+            machine: Mutex::new(machine),
+            roster: Mutex::new(Roster::new(&world.settings.user)),
+            voice: Voice::open(world, link, id, &answers),
+            answers,
+            orders: Mutex::default(),
+            call: Mutex::default(),
+            unfinished: Mutex::new(unfinished),
+            kept: Mutex::new(record),
+        })
+    }
+
+    /// A message, reaction or state event of the room.
+    pub(crate) fn event(
+        &self,
+        event: &RoomEvent,
+        state_key: Option<&str>,
+        speaker: &Speaker<'_>,
+        origin_ts_ms: i64,
+    ) {
+        let now = self.world.clock.now();
+        match (event.event_type.as_str(), state_key) {
+            ("m.room.message", None) => {
+                if let Some(said) = Said::read(event) {
+                    let authority = self.authority(&event.sender, speaker);
+                    self.step(|machine| machine.command(&said, &authority, now));
+                }
+            }
+            ("m.reaction", None) => {
+                if let Some(reaction) = Reaction::read(event) {
+                    let authority = self.authority(&event.sender, speaker);
+                    self.step(|machine| machine.reaction(&reaction, &authority, now));
+                }
+            }
+            ("m.room.tombstone", Some("")) => {
+                let to = event.content.get("replacement_room").and_then(Value::as_str).map(str::to_owned);
+                self.step(|machine| machine.close(Closing::Upgraded { to }, now));
+            }
+            ("m.room.member" | CALL_EVENT | MEMBER_EVENT, Some(key)) => {
+                lock(&self.roster).state_event(
+                    &event.event_type,
+                    key,
+                    &event.sender,
+                    &event.content,
+                    origin_ts_ms,
+                );
+                if event.event_type == "m.room.member" && key == self.world.settings.user {
+                    match event.content.get("membership").and_then(Value::as_str) {
+                        Some("leave" | "ban") => self.step(|machine| machine.close(Closing::Removed, now)),
+                        Some("join") => lock(&self.machine).rejoined(),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        if let Some(powers) = speaker.powers {
+            let powers = Powers { own: powers.own, call_member: powers.call_member };
+            self.step(|machine| machine.powers(powers, now));
+        }
+    }
+
+    pub(crate) fn undecryptable(&self, event_id: &str, sender: &str) {
+        let now = self.world.clock.now();
+        self.step(|machine| machine.undecryptable(event_id, sender, now));
+    }
+
+    /// Who is in the room's call now.
+    pub(crate) fn gathering(&self) -> Option<Gathering> {
+        lock(&self.roster)
+            .gathering(self.world.clock.utc_micros() / 1_000)
+            .filter(|gathering| !gathering.livekit)
+    }
+
+    /// Who is in one of the room's calls now.
+    pub(crate) fn gathering_of(&self, call_id: &str) -> Option<Gathering> {
+        lock(&self.roster).gathering_of(call_id, self.world.clock.utc_micros() / 1_000)
+    }
+
+    /// Content of our own membership event, as last seen.
+    pub(crate) fn own_content(&self) -> Option<Value> {
+        lock(&self.roster).own_content().cloned()
+    }
+
+    /// Lets the machine see who is there, what became of its messages, and that time passes.
+    pub(crate) fn look(&self, progress: Option<Progress>) {
+        let now = self.world.clock.now();
+        let answers = std::mem::take(&mut *lock(&self.answers));
+        for answer in answers {
+            self.step(|machine| match &answer {
+                Answer::Said(tag, id) => machine.said(*tag, id, now),
+                Answer::Failed(tag) => machine.failed(*tag, now),
+            });
+        }
+        if lock(&self.unfinished).is_some() {
+            // First it is settled whether that session goes on.
+            return;
+        }
+        let view = self.gathering().and_then(|gathering| {
+            let ended = gathering.terminated.is_some();
+            (!ended).then(|| GatheringView {
+                members: gathering.members.iter().map(|member| member.user.clone()).collect(),
+                call_id: gathering.conf_id,
+                kind: CallKind::Mesh,
+            })
+        });
+        self.step(|machine| machine.gathering(view, now));
+        if let Some(progress) = progress {
+            self.step(|machine| machine.recording(progress, now));
+        }
+        self.step(|machine| machine.tick(now));
+    }
+
+    /// The session that the last process left open: goes on if its call does. To be asked once the room's state is
+    /// known.
+    pub(crate) fn settle(&self) -> Option<RoomRecord> {
+        let record = lock(&self.unfinished).take()?;
+        let now = self.world.clock.now();
+        let running = record.durable.running.as_ref()?;
+        let gathering = self.gathering();
+        let there = gathering.is_some_and(|gathering| {
+            gathering.conf_id == running.call_id
+                && gathering.terminated.is_none()
+                && !gathering.members.is_empty()
+        });
+        if there {
+            self.step(|machine| machine.start_restored(now));
+            return Some(record);
+        }
+        if let Some(session) = &record.session {
+            self.world.sessions.abandon(session.clone());
+        }
+        self.ended(Saved::default(), 0, EndReason::Restarted);
+        None
+    }
+
+    /// The session that the machine asked for is over.
+    pub(crate) fn ended(&self, saved: Saved, participants: usize, reason: EndReason) {
+        let now = self.world.clock.now();
+        *lock(&self.call) = None;
+        self.step(|machine| machine.ended(Ended { saved, participants, reason }, now));
+    }
+
+    pub(crate) fn opted_out(&self) -> BTreeSet<String> {
+        lock(&self.machine).opted_out().clone()
+    }
+
+    /// The running session is on the disk: what a next process goes on with.
+    pub(crate) fn session_is(&self, session: &recorder_core::ids::SessionId, began_utc_micros: i64) {
+        {
+            let mut kept = lock(&self.kept);
+            if kept.session.as_ref() == Some(session) {
+                return;
+            }
+            kept.session = Some(session.clone());
+            kept.began_utc_micros = Some(began_utc_micros);
+        }
+        self.persist();
+    }
+
+    /// What is to be done in the tree, in order.
+    pub(crate) fn orders(&self) -> Vec<RoomOrder> {
+        std::mem::take(&mut *lock(&self.orders))
+    }
+
+    fn authority(&self, sender: &str, speaker: &Speaker<'_>) -> Authority {
+        let powers = speaker.powers.cloned().unwrap_or_default();
+        Authority {
+            allowed: speaker.allowed,
+            level: powers.of(sender),
+            needed_start: self.world.settings.group.start_level,
+            powers: Powers { own: powers.own, call_member: powers.call_member },
+            // Who is not in a room cannot send into it.
+            joined: true,
+        }
+    }
+
+    /// One input through a copy of the machine, which is kept when its actions are done.
+    fn step(&self, input: impl FnOnce(&mut Room) -> Vec<RoomAction>) {
+        let mut machine = lock(&self.machine).clone();
+        let actions = input(&mut machine);
+        let persist = actions.contains(&RoomAction::Persist);
+        for action in actions {
+            self.perform(action);
+        }
+        *lock(&self.machine) = machine;
+        if persist {
+            self.persist();
+        }
+    }
+
+    fn perform(&self, action: RoomAction) {
+        let order = match action {
+            RoomAction::React { event, key } => return self.voice.react(event, key),
+            RoomAction::Say { tag, message, relation } => return self.voice.say(tag, message, relation),
+            RoomAction::SetName { name } => return self.voice.set_name(name),
+            RoomAction::Persist => return,
+            RoomAction::Count(refusal) => {
+                tracing::info!(room = %self.id, why = refusal.name(), "a command was refused");
+                return Totals::count(&self.world.board.totals.commands_refused);
+            }
+            RoomAction::Begin { call_id, kind, by, .. } => RoomOrder::Begin { call_id, kind, by },
+            RoomAction::Stop { reason, .. } => RoomOrder::Stop { reason },
+            RoomAction::OptOut { user } => RoomOrder::Consent { user, opted_out: true },
+            RoomAction::OptIn { user } => RoomOrder::Consent { user, opted_out: false },
+            RoomAction::ConsentEvent { kind, user, detail } => RoomOrder::Tell { kind, user, detail },
+        };
+        lock(&self.orders).push(order);
+    }
+
+    fn persist(&self) {
+        let durable = lock(&self.machine).durable().clone();
+        let record = {
+            let mut kept = lock(&self.kept);
+            if durable.running.is_none() {
+                kept.session = None;
+                kept.began_utc_micros = None;
+            }
+            kept.durable = durable;
+            kept.clone()
+        };
+        self.voice.keep(record);
+    }
+}
+
+/// All rooms, by id.
+pub(crate) type RoomPlaces = BTreeMap<String, Arc<RoomPlace>>;

@@ -1,0 +1,203 @@
+//! What the supervisor does for rooms: their machines hear what happens, and what they order is done in the tree.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use recorder_core::call::{CallEnd, Saved};
+use recorder_core::ids::CallKey;
+use recorder_core::manifest::{CallKind, EndReason};
+use recorder_core::mesh::ToDeviceSignal;
+
+use super::{CallPlace, DeviceDelivery, SupervisorActor, start_call};
+use crate::call::{CallInput, CallShared, RecordingOrder};
+use crate::observe::{ActorKind, Severity, Totals};
+use crate::rooms::{RoomOrder, RoomPlace};
+use crate::supervise::{Slot, lock};
+
+/// Rooms that are kept; of further ones nothing is recorded. The recorder joins by invitation of allowed users only.
+const MOST_ROOMS: usize = 10_000;
+
+impl SupervisorActor {
+    pub(super) fn room(&self, id: &str) -> Option<Arc<RoomPlace>> {
+        lock(&self.shared.rooms).get(id).map(Arc::clone)
+    }
+
+    pub(super) fn room_or_new(&self, id: &str) -> Option<Arc<RoomPlace>> {
+        let mut rooms = lock(&self.shared.rooms);
+        if let Some(room) = rooms.get(id) {
+            return Some(Arc::clone(room));
+        }
+        if rooms.len() >= MOST_ROOMS {
+            Totals::count(&self.shared.world.board.totals.signals_ignored);
+            return None;
+        }
+        let record = lock(&self.shared.remembered).remove(id);
+        let room = RoomPlace::new(&self.shared.world, &self.shared.link, id, record);
+        rooms.insert(id.to_owned(), Arc::clone(&room));
+        Some(room)
+    }
+
+    /// A call event from device to device goes to the call of its conference.
+    pub(super) fn device_event(&self, delivery: &DeviceDelivery) {
+        let totals = &self.shared.world.board.totals;
+        let DeviceDelivery { sender, event_type, content, received } = delivery;
+        let signal = match ToDeviceSignal::parse(sender, event_type, content, *received) {
+            Ok(signal) => signal,
+            Err(error) => {
+                tracing::debug!(%sender, %error, "a call event to this device cannot be read");
+                return Totals::count(&totals.signals_ignored);
+            }
+        };
+        let call = lock(&self.shared.calls)
+            .values()
+            .find(|place| place.shared.kind == CallKind::Mesh && place.shared.call_id == signal.conf_id)
+            .cloned();
+        match call {
+            Some(place) => {
+                Totals::count(&totals.signals_handled);
+                place.shared.tell(CallInput::Device(Box::new(signal)));
+            }
+            None => Totals::count(&totals.signals_ignored),
+        }
+    }
+
+    /// The rooms' state is known for the first time: what the last process was recording goes on, or ends.
+    pub(super) fn settle_rooms(&self) {
+        let forgotten: Vec<_> = lock(&self.shared.remembered).keys().cloned().collect();
+        for id in forgotten {
+            // Nothing was heard of it, but its session is to be ended.
+            self.room_or_new(&id);
+        }
+        for room in self.rooms() {
+            if let Some(record) = room.settle()
+                && let Some(running) = record.durable.running
+            {
+                let order = RecordingOrder {
+                    room: room.id.clone(),
+                    call_id: running.call_id,
+                    started_by: running.by,
+                    resume: record.session,
+                    began_utc_micros: record.began_utc_micros,
+                    opted_out: room.opted_out(),
+                };
+                self.record(&room, order);
+            }
+        }
+    }
+
+    /// Shows every room what there is, and does what it orders.
+    pub(super) fn keep_rooms(&self) {
+        if !self.shared.rooms_known.load(Ordering::Acquire) {
+            return;
+        }
+        for room in self.rooms() {
+            let call = self.call_of(&room);
+            let progress = call.as_ref().map(|place| place.shared.progress());
+            if let Some(place) = &call {
+                if let Some(session) = place.shared.session_id() {
+                    room.session_is(&session, place.shared.started_utc_micros);
+                }
+                self.show_members(&room, place);
+            }
+            room.look(progress);
+            for order in room.orders() {
+                self.obey(&room, order);
+            }
+        }
+    }
+
+    fn rooms(&self) -> Vec<Arc<RoomPlace>> {
+        lock(&self.shared.rooms).values().map(Arc::clone).collect()
+    }
+
+    fn call_of(&self, room: &RoomPlace) -> Option<CallPlace> {
+        let key = (*lock(&room.call))?;
+        lock(&self.shared.calls).get(&key).cloned()
+    }
+
+    /// A running call hears who is in it, whenever that has changed.
+    fn show_members(&self, room: &RoomPlace, place: &CallPlace) {
+        let gathering = room.gathering_of(&place.shared.call_id);
+        let members = gathering.map(|gathering| gathering.members).unwrap_or_default();
+        place.shared.show_members(members, room.own_content());
+    }
+
+    fn obey(&self, room: &Arc<RoomPlace>, order: RoomOrder) {
+        match order {
+            RoomOrder::Begin { call_id, kind: _, by } => {
+                let order = RecordingOrder {
+                    room: room.id.clone(),
+                    call_id,
+                    started_by: by,
+                    resume: None,
+                    began_utc_micros: None,
+                    opted_out: room.opted_out(),
+                };
+                self.record(room, order);
+            }
+            RoomOrder::Stop { reason } => {
+                if let Some(place) = self.call_of(room) {
+                    place.shared.tell(CallInput::Stop(call_end(reason)));
+                }
+            }
+            RoomOrder::Consent { user, opted_out } => self.consent(room, &user, opted_out),
+            RoomOrder::Tell { kind, user, detail } => {
+                if let Some(place) = self.call_of(room) {
+                    place.shared.tell_event(kind, user.as_deref(), detail);
+                }
+            }
+        }
+    }
+
+    /// In every call of the room; a 1:1 call has nobody else to record, so it ends.
+    fn consent(&self, room: &RoomPlace, user: &str, opted_out: bool) {
+        let calls: Vec<_> =
+            lock(&self.shared.calls).values().filter(|place| place.shared.room == room.id).cloned().collect();
+        for place in calls {
+            match place.shared.kind {
+                CallKind::OneToOne if opted_out && place.shared.started_by.as_deref() == Some(user) => {
+                    place.shared.tell(CallInput::Stop(CallEnd::OptedOut));
+                }
+                CallKind::OneToOne => {}
+                CallKind::Mesh | CallKind::ElementCall => place.shared.set_consent(user, opted_out),
+            }
+        }
+    }
+
+    /// Joins a call and records it.
+    fn record(&self, room: &Arc<RoomPlace>, order: RecordingOrder) {
+        let world = &self.shared.world;
+        let running = lock(&self.shared.calls).len();
+        if self.shared.shutting_down.load(Ordering::Acquire) || running >= world.settings.group.max_calls {
+            tracing::warn!(room = %order.room, running, "a group call is not recorded: calls.max are running");
+            let what = "A group call was not recorded: calls.max are running";
+            world.board.happened(world.clock.utc_micros(), Severity::Warning, what);
+            return room.ended(Saved::default(), 0, EndReason::Failed);
+        }
+        let key = self.shared.next_key();
+        tracing::info!(call = %key, room = %order.room, by = ?order.started_by, "a group call is joined");
+        let path = format!("{}/{key}", self.slot.path());
+        let slot = Slot::new(world, &self.shared.link, path, ActorKind::Call, order.room.clone());
+        let shared = CallShared::joining(world, &self.shared.link, key, order);
+        *lock(&room.call) = Some(key);
+        let place = CallPlace { slot, shared };
+        lock(&self.shared.calls).insert(key, place.clone());
+        self.count_running();
+        self.show_members(room, &place);
+        start_call(&place);
+    }
+}
+
+const fn call_end(reason: EndReason) -> CallEnd {
+    match reason {
+        EndReason::EveryoneLeft => CallEnd::Left,
+        EndReason::Hangup => CallEnd::Hangup,
+        EndReason::Removed => CallEnd::Removed,
+        EndReason::RoomUpgraded => CallEnd::RoomUpgraded,
+        EndReason::Shutdown => CallEnd::Shutdown,
+        EndReason::OptedOut => CallEnd::OptedOut,
+        EndReason::ConnectionLost => CallEnd::ConnectionLost,
+        EndReason::Failed | EndReason::DiskFull => CallEnd::Failed,
+        EndReason::Stopped | EndReason::Restarted => CallEnd::Stopped,
+    }
+}

@@ -1,0 +1,115 @@
+//! `rooms.json` in the state directory: who does not want to be recorded, what is armed, which session runs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use recorder_actors::ports::{RoomMemory, RoomRecord};
+
+type Records = BTreeMap<String, RoomRecord>;
+
+/// Why the file of an earlier process cannot be used. Objections to being recorded stand in it, so nothing begins
+/// without it.
+#[derive(Debug, thiserror::Error)]
+pub enum RoomMemoryError {
+    #[error("{path} cannot be read: {source}; make it readable for this user")]
+    Read { path: PathBuf, source: io::Error },
+    #[error(
+        "{path} is damaged ({why}); it holds who does not want to be recorded: restore it from a backup, or move it \
+         away to begin without it"
+    )]
+    Damaged { path: PathBuf, why: String },
+}
+
+/// The file and what stands in it.
+#[derive(Clone, Debug)]
+pub struct RoomFile {
+    path: PathBuf,
+    records: Arc<Mutex<Records>>,
+}
+
+impl RoomFile {
+    /// Reads what an earlier process left.
+    pub fn open(state_directory: &Path) -> Result<(Self, HashMap<String, RoomRecord>), RoomMemoryError> {
+        let path = state_directory.join("rooms.json");
+        let records: Records = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| RoomMemoryError::Damaged { path: path.clone(), why: error.to_string() })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Records::new(),
+            Err(source) => return Err(RoomMemoryError::Read { path, source }),
+        };
+        let left = records.clone().into_iter().collect();
+        Ok((Self { path, records: Arc::new(Mutex::new(records)) }, left))
+    }
+}
+
+impl RoomMemory for RoomFile {
+    fn keep(&self, room: String, record: RoomRecord) -> BoxFuture<'static, ()> {
+        let this = self.clone();
+        async move {
+            let saved = tokio::task::spawn_blocking(move || {
+                // Written under the lock, so that the file always holds the newest of each room.
+                let mut records = this.records.lock().unwrap_or_else(PoisonError::into_inner);
+                if record == RoomRecord::default() {
+                    records.remove(&room);
+                } else {
+                    records.insert(room, record);
+                }
+                write_atomically(&this.path, &records)
+            })
+            .await;
+            if let Ok(Err(error)) = saved {
+                tracing::error!(%error, "what rooms wish cannot be saved; a restart will not know of it");
+            }
+        }
+        .boxed()
+    }
+}
+
+fn write_atomically(path: &Path, records: &Records) -> io::Result<()> {
+    let temporary = path.with_extension("json.new");
+    let _ = fs::remove_file(&temporary);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(&serde_json::to_vec_pretty(records).map_err(io::Error::other)?)?;
+    file.sync_data()?;
+    fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use recorder_core::room::Durable;
+
+    use super::*;
+
+    fn objecting(user: &str) -> RoomRecord {
+        let durable = Durable { opted_out: [user.to_owned()].into(), ..Durable::default() };
+        RoomRecord { durable, ..RoomRecord::default() }
+    }
+
+    #[tokio::test]
+    async fn an_objection_is_known_to_the_next_process_until_it_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, left) = RoomFile::open(folder.path()).unwrap();
+        assert!(left.is_empty());
+        file.keep("!a:hs".into(), objecting("@ada:hs")).await;
+        file.keep("!b:hs".into(), objecting("@ben:hs")).await;
+        let (file, left) = RoomFile::open(folder.path()).unwrap();
+        assert_eq!(left["!a:hs"], objecting("@ada:hs"));
+        file.keep("!a:hs".into(), RoomRecord::default()).await;
+        let (_, left) = RoomFile::open(folder.path()).unwrap();
+        assert_eq!(left.into_keys().collect::<Vec<_>>(), ["!b:hs"]);
+    }
+
+    #[test]
+    fn a_damaged_file_is_not_taken_for_nobody_objecting() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("rooms.json"), b"{").unwrap();
+        let error = RoomFile::open(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("restore it from a backup"), "{error}");
+    }
+}
