@@ -1,6 +1,7 @@
 //! PeerActor: one per participant device. Compares what the connection and the signalling say with what is being
 //! written, and starts, stops or replaces writers as `plan::diff` names them: no more.
 
+mod heirloom;
 mod tell;
 
 use std::collections::BTreeMap;
@@ -9,13 +10,14 @@ use std::sync::{Arc, Mutex};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 use recorder_core::call::{Purpose, StreamMetadata, source_of};
-use recorder_core::ids::{Mid, ParticipantId, TrackId};
+use recorder_core::ids::{Mid, ParticipantId};
 use recorder_core::manifest::{EventKind, OpenedBecause, Record};
 use recorder_core::media::{MediaKind, Source};
 use recorder_core::plan::{Change, Pause, Plan, StreamPlan, TrackPlan, diff};
 use recorder_core::timeline::SenderClock;
 use tokio::sync::watch;
 
+pub use self::heirloom::{Inherited, KnownParticipant};
 use self::tell::Said;
 use crate::journal::event;
 use crate::observe::ActorKind;
@@ -48,6 +50,8 @@ pub struct TrackPlace {
     pub kind: MediaKind,
     pub slot: Arc<Slot<TrackWriterActor>>,
     pub shared: Arc<WriterShared>,
+    /// Why its first segment begins.
+    because: OpenedBecause,
     /// What the journal says of it.
     said: Arc<Mutex<Said>>,
 }
@@ -55,8 +59,6 @@ pub struct TrackPlace {
 /// What a peer has counted and seen; like its tracks it outlives the actor.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Tracks given an id so far, per source.
-    tracks: BTreeMap<&'static str, u32>,
     /// It was told to stop and has seen what there was to be written until then.
     stop_seen: bool,
     /// An m-line of the remote description was `sendrecv` once, so that it can put us on hold.
@@ -81,6 +83,10 @@ pub struct PeerShared {
     pub counters: Mutex<Counters>,
     /// ICE restarts that stand in the journal.
     pub ice_restarts: AtomicU32,
+    /// Tracks of an earlier connection or process that no m-line has taken up yet.
+    pub inherited: Mutex<Vec<Inherited>>,
+    /// Why the next segment of such a track begins.
+    pub inherited_because: OpenedBecause,
 }
 
 impl PeerShared {
@@ -149,6 +155,7 @@ impl PeerActor {
         self.keep_writers_running();
         if wanted.stop {
             lock(&shared.counters).stop_seen = true;
+            shared.end_states();
         }
         if wanted.stop && shared.is_idle() {
             context.stop();
@@ -216,7 +223,11 @@ impl PeerActor {
     fn apply(&self, change: &Change, next: &Plan, facts: &ConnectionFacts) {
         match change {
             Change::Add { mid } => self.add(mid, &next[mid]),
-            Change::Start { mid, run, because } => self.run_writer(mid, run, *because, facts),
+            Change::Start { mid, run, because } => {
+                let first = self.track(mid).filter(|_| *because == OpenedBecause::First);
+                let because = first.map_or(*because, |track| track.because);
+                self.run_writer(mid, run, because, facts);
+            }
             Change::Replace { mid, run, because } => {
                 self.run_writer(mid, run, *because, facts);
                 if *because == OpenedBecause::NewSsrc {
@@ -237,27 +248,11 @@ impl PeerActor {
     /// Gives a track its id, its names and its writer's slot. No writer runs yet.
     fn add(&self, mid: &Mid, plan: &TrackPlan) {
         let shared = &self.shared;
-        let number = {
-            let mut counters = lock(&shared.counters);
-            let counter = counters.tracks.entry(plan.source.name()).or_insert(0);
-            *counter += 1;
-            *counter
+        let (names, because) = match shared.claim(plan.source, plan.kind) {
+            Some(inherited) => (inherited.names, shared.inherited_because),
+            None => (self.new_names(plan), OpenedBecause::First),
         };
-        let id = TrackId::new(format!("{}-{}-{number}", shared.participant, plan.source.name()));
-        let title = format!("{} {}", shared.display_name, plan.source.name());
-        let names = Arc::new(TrackNames {
-            track: id.clone(),
-            participant: shared.participant.clone(),
-            source: plan.source,
-            title,
-        });
-        shared.session.tell(Record::TrackAdded {
-            participant: shared.participant.clone(),
-            track: id.clone(),
-            source: plan.source.into(),
-            kind: plan.kind.into(),
-        });
-        let path = format!("{}/{id}", self.slot.path());
+        let path = format!("{}/{}", self.slot.path(), names.track);
         let slot = Slot::new(
             &shared.world,
             &shared.link,
@@ -283,8 +278,26 @@ impl PeerActor {
         });
         lock(&shared.tracks).insert(
             mid.clone(),
-            TrackPlace { names, kind: plan.kind, slot, shared: writer, said: Arc::default() },
+            TrackPlace { names, kind: plan.kind, slot, shared: writer, because, said: Arc::default() },
         );
+    }
+
+    /// A track that the session does not know yet.
+    fn new_names(&self, plan: &TrackPlan) -> Arc<TrackNames> {
+        let shared = &self.shared;
+        let track = shared.session.name_track(&shared.participant, plan.source);
+        shared.session.tell(Record::TrackAdded {
+            participant: shared.participant.clone(),
+            track: track.clone(),
+            source: plan.source.into(),
+            kind: plan.kind.into(),
+        });
+        Arc::new(TrackNames {
+            track,
+            participant: shared.participant.clone(),
+            source: plan.source,
+            title: format!("{} {}", shared.display_name, plan.source.name()),
+        })
     }
 
     /// A copy, so that no lock is held by whoever looks at it.

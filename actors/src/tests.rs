@@ -1,8 +1,10 @@
 //! The tree on a paused clock, with fakes for its ports and faults on cue.
 
+mod bench;
 mod change_table;
 mod faults;
 mod life_of_a_call;
+mod rejoin;
 mod rooms;
 mod support;
 mod tree;

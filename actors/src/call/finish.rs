@@ -77,6 +77,7 @@ fn end_reason(end: CallEnd, disk: DiskLevel) -> EndReason {
         CallEnd::ConnectionLost => EndReason::ConnectionLost,
         CallEnd::Shutdown => EndReason::Shutdown,
         CallEnd::Stopped => EndReason::Stopped,
+        CallEnd::Terminated => EndReason::Terminated,
         CallEnd::OptedOut => EndReason::OptedOut,
         CallEnd::BadOffer | CallEnd::Failed => EndReason::Failed,
     }

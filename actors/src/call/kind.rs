@@ -237,7 +237,9 @@ fn mesh_input(machine: &mut Mesh, input: CallInput, now: Now) -> Vec<MeshAction>
         CallInput::Dialled { leg, offer } => machine.dialled(leg, offer.as_deref().ok(), now.boot),
         CallInput::Opened { leg, answer } => machine.accepted(leg, answer.as_deref().ok(), now.boot),
         CallInput::Applied { leg, ok } => machine.applied(leg, ok, now.boot),
-        CallInput::Renegotiated { leg, answer } => machine.renegotiated(leg, answer.as_deref().ok(), now.boot),
+        CallInput::Renegotiated { leg, answer } => {
+            machine.renegotiated(leg, answer.as_deref().ok(), now.boot)
+        }
         CallInput::Published(ok) => machine.published(ok, now.boot),
         CallInput::Stop(end) => machine.stop(mesh_end(end), now.boot, now.utc_ms),
         // Its room's machine hears of both and says when to stop.
@@ -321,7 +323,7 @@ const fn stay_reason(reason: mesh::LeaveReason) -> LeaveReason {
 const fn mesh_end(end: CallEnd) -> MeshEnd {
     match end {
         CallEnd::Stopped | CallEnd::OptedOut | CallEnd::AnsweredElsewhere => MeshEnd::Stopped,
-        CallEnd::Hangup => MeshEnd::Terminated,
+        CallEnd::Hangup | CallEnd::Terminated => MeshEnd::Terminated,
         CallEnd::Left => MeshEnd::Empty,
         CallEnd::Removed => MeshEnd::Removed,
         CallEnd::RoomUpgraded => MeshEnd::RoomUpgraded,
@@ -333,7 +335,7 @@ const fn mesh_end(end: CallEnd) -> MeshEnd {
 const fn call_end(end: MeshEnd) -> CallEnd {
     match end {
         MeshEnd::Stopped => CallEnd::Stopped,
-        MeshEnd::Terminated => CallEnd::Hangup,
+        MeshEnd::Terminated => CallEnd::Terminated,
         MeshEnd::Empty => CallEnd::Left,
         MeshEnd::Removed => CallEnd::Removed,
         MeshEnd::RoomUpgraded => CallEnd::RoomUpgraded,
@@ -352,6 +354,7 @@ pub(super) fn leave_reason(end: CallEnd) -> LeaveReason {
         | CallEnd::RoomUpgraded
         | CallEnd::Shutdown
         | CallEnd::Stopped
+        | CallEnd::Terminated
         | CallEnd::OptedOut
         | CallEnd::BadOffer
         | CallEnd::Failed => LeaveReason::SessionEnded,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use recorder_core::call::recording_begun;
 use recorder_core::ids::{LegId, ParticipantId};
-use recorder_core::manifest::{CallKind, EventKind, LeaveReason, Record};
+use recorder_core::manifest::{CallKind, EventKind, LeaveReason, OpenedBecause, Record};
 use recorder_core::time::BootTime;
 use recorder_core::timeline::SenderClock;
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use super::kind::PeerKey;
 use super::slot::CallShared;
 use crate::journal::event;
 use crate::observe::{ActorKind, Severity};
-use crate::peer::{PeerActor, PeerShared, Wanted};
+use crate::peer::{Inherited, KnownParticipant, PeerActor, PeerShared, Wanted};
 use crate::ports::ConnectionFacts;
 use crate::session::SessionHandle;
 use crate::supervise::{Check, Slot, lock};
@@ -45,11 +45,15 @@ pub(crate) struct Participant {
 pub(crate) struct Place {
     pub(crate) id: ParticipantId,
     pub(crate) name: String,
+    /// Opted out from the start: of this participant only the presence becomes known.
+    pub(crate) hidden: bool,
     pub(crate) slot: Arc<Slot<PeerActor>>,
     /// What the PeerActor works on, with the leg it belongs to.
     pub(crate) peer: Option<(LegId, Arc<PeerShared>)>,
     /// Those of earlier legs.
     pub(crate) retired: Vec<Arc<PeerShared>>,
+    /// Tracks that an earlier process recorded of it.
+    pub(crate) known: Vec<Inherited>,
     /// A stay that the journal knows to have begun and not to have ended.
     pub(crate) staying: bool,
 }
@@ -88,14 +92,11 @@ impl CallShared {
         let Some(session) = lock(&self.session).clone() else { return };
         let ending = lock(&self.ending).is_some();
         let mut people = lock(&self.people);
-        let known = people.values().filter(|person| person.place.is_some()).count();
-        let mut number = known;
         for (key, person) in people.iter_mut() {
             if person.place.is_none()
                 && let Some(name) = self.name_of(&key.user, person.since)
             {
-                number += 1;
-                self.enter(path, &session, key, person, number, name);
+                self.enter(path, &session, key, person, name);
             }
             let Some(place) = &mut person.place else { continue };
             if person.present != place.staying && !ending {
@@ -110,37 +111,62 @@ impl CallShared {
         }
     }
 
-    /// A participant's first sight: in the manifest, in the tree, and the room is told.
+    /// A participant's first sight: in the manifest, in the tree, and the caller of a 1:1 call is told.
     fn enter(
         &self,
         path: &str,
         session: &SessionHandle,
         key: &PeerKey,
         person: &mut Participant,
-        number: usize,
         name: String,
     ) {
-        let id = ParticipantId::new(format!("p{number}"));
-        session.tell(Record::ParticipantAdded {
-            participant: id.clone(),
-            user_id: Some(key.user.clone()),
-            device_id: key.device.clone(),
-            party_id: person.party.clone(),
-            display_name: Some(name.clone()),
-        });
-        let slot = Slot::new(&self.world, &self.link, format!("{path}/{id}"), ActorKind::Peer, name.clone());
+        let hidden = lock(&self.opted_out).contains(&key.user);
+        let mut before = session.participants();
+        let number = before.len() + 1;
+        // A session that goes on after a restart knows who was there; a 1:1 call never does.
+        let same = |known: &KnownParticipant| {
+            self.resume.is_some()
+                && known.user_id.as_ref() == Some(&key.user)
+                && known.device_id == key.device
+        };
+        let known = before.iter().position(same).map(|index| before.swap_remove(index));
+        let (id, tracks, staying) = match known {
+            Some(known) => (known.participant, known.tracks, known.present),
+            None => {
+                let id = ParticipantId::new(format!("p{number}"));
+                let said = |text: &String| (!hidden).then(|| text.clone());
+                session.tell(Record::ParticipantAdded {
+                    participant: id.clone(),
+                    user_id: said(&key.user),
+                    device_id: key.device.as_ref().and_then(said),
+                    party_id: person.party.as_ref().and_then(said),
+                    display_name: said(&name),
+                });
+                (id, Vec::new(), false)
+            }
+        };
+        let shown = if hidden { "somebody who opted out" } else { &name };
+        let slot =
+            Slot::new(&self.world, &self.link, format!("{path}/{id}"), ActorKind::Peer, shown.to_owned());
         if self.kind == CallKind::OneToOne && lock(&self.ending).is_none() {
             self.outbox.message(recording_begun(&key.user, &name, &self.world.settings.user));
         }
-        let what = format!("{name} is being recorded");
-        self.world.board.happened(self.world.clock.utc_micros(), Severity::Info, what);
-        person.place = Some(Place { id, name, slot, peer: None, retired: Vec::new(), staying: false });
+        if !hidden {
+            let what = format!("{name} is being recorded");
+            self.world.board.happened(self.world.clock.utc_micros(), Severity::Info, what);
+        }
+        person.place =
+            Some(Place { id, name, hidden, slot, peer: None, retired: Vec::new(), known: tracks, staying });
     }
 
     /// Has a user's name looked up, once.
     pub(super) fn learn_name(self: &Arc<Self>, user: &str) {
-        if lock(&self.names).insert(user.to_owned(), None).is_some() {
-            return;
+        {
+            let mut names = lock(&self.names);
+            if names.contains_key(user) {
+                return;
+            }
+            names.insert(user.to_owned(), None);
         }
         let (shared, user) = (Arc::clone(self), user.to_owned());
         actix::spawn(async move {
@@ -187,12 +213,18 @@ impl CallShared {
         }
         match connection {
             Some((leg, facts)) if carried != Some(leg) && !(ending && carried.is_some()) => {
-                if let Some((_, old)) = place.peer.take()
-                    && place.retired.len() < MOST_RETIRED
-                {
-                    place.retired.push(old);
-                }
-                let peer = self.new_peer(session, user, (place.id.clone(), place.name.clone()), leg, facts);
+                let inherited = match place.peer.take() {
+                    Some((_, old)) => {
+                        let tracks = old.heirloom();
+                        if place.retired.len() < MOST_RETIRED {
+                            place.retired.push(old);
+                        }
+                        (tracks, OpenedBecause::Reconnected)
+                    }
+                    None => (std::mem::take(&mut place.known), OpenedBecause::ProcessRestarted),
+                };
+                let names = (place.id.clone(), place.name.clone());
+                let peer = self.new_peer(session, user, names, leg, facts, inherited);
                 place.peer = Some((leg, peer));
                 place.slot.revive();
             }
@@ -221,6 +253,7 @@ impl CallShared {
         (participant, display_name): (ParticipantId, String),
         leg: LegId,
         connection: watch::Receiver<Arc<ConnectionFacts>>,
+        (inherited, inherited_because): (Vec<Inherited>, OpenedBecause),
     ) -> Arc<PeerShared> {
         let mut sender_clock = SenderClock::new();
         sender_clock.set_utc(self.world.clock.now(), self.world.clock.utc_micros());
@@ -240,6 +273,8 @@ impl CallShared {
             sender_clock: Arc::new(Mutex::new(sender_clock)),
             counters: Mutex::default(),
             ice_restarts: AtomicU32::new(0),
+            inherited: Mutex::new(inherited),
+            inherited_because,
         })
     }
 

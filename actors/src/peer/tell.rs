@@ -8,7 +8,7 @@ use recorder_core::manifest::{EventKind, GapCause, MediaState, Record};
 use recorder_core::media::{MediaKind, Source};
 use recorder_core::plan::Plan;
 
-use super::{PeerActor, TrackPlace, is_sending};
+use super::{PeerActor, PeerShared, TrackPlace, is_sending};
 use crate::journal::event;
 use crate::observe::Severity;
 use crate::ports::{ConnectionFacts, ConnectionState, Direction};
@@ -21,6 +21,34 @@ pub(super) struct Said {
     /// Unknown before the first look.
     off: Option<bool>,
     held: bool,
+}
+
+impl PeerShared {
+    /// Ends the states that were told of, with the stay that they belong to.
+    pub(super) fn end_states(&self) {
+        for track in self.tracks() {
+            let said = std::mem::take(&mut *lock(&track.said));
+            for (state, began) in [
+                (MediaState::Muted, said.muted),
+                (MediaState::SourceOff, said.off == Some(true)),
+                (MediaState::Held, said.held),
+            ] {
+                if began {
+                    self.tell_state(&track, state, false);
+                }
+            }
+        }
+    }
+
+    fn tell_state(&self, track: &TrackPlace, state: MediaState, began: bool) {
+        let at_s = self.session.now_s();
+        let id = track.names.track.clone();
+        self.session.tell(if began {
+            Record::StateBegan { track: id, at_s, state: state.into() }
+        } else {
+            Record::StateEnded { track: id, at_s, state: state.into() }
+        });
+    }
 }
 
 impl PeerActor {
@@ -89,13 +117,7 @@ impl PeerActor {
     }
 
     fn tell_state(&self, track: &TrackPlace, state: MediaState, began: bool) {
-        let at_s = self.shared.session.now_s();
-        let id = track.names.track.clone();
-        self.shared.session.tell(if began {
-            Record::StateBegan { track: id, at_s, state: state.into() }
-        } else {
-            Record::StateEnded { track: id, at_s, state: state.into() }
-        });
+        self.shared.tell_state(track, state, began);
     }
 
     pub(super) fn tell_disk(&self, mid: &Mid, source: Source) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use recorder_core::ids::{ParticipantId, SessionId};
+use recorder_core::ids::{ParticipantId, SessionId, TrackId};
 use recorder_core::manifest::{Manifest, Record, Seconds, SessionClock};
 use recorder_core::media::{Codec, Source};
 use recorder_core::time::BootTime;
@@ -12,6 +12,7 @@ use tokio_util::sync::DropGuard;
 
 use super::state::Shared;
 use super::{SessionEnd, SessionError, SessionStatus};
+use crate::peer::KnownParticipant;
 use crate::ports::Clock;
 
 /// Tells a session's recorder facts. Cheap to clone; when the last handle is dropped without
@@ -79,6 +80,16 @@ impl SessionHandle {
     /// The name of the next file of this participant and source, unique in the folder.
     pub fn name_segment(&self, participant: &ParticipantId, source: Source, codec: Codec) -> String {
         self.inner.shared.lock().name_segment(participant, source, codec)
+    }
+
+    /// The id of this participant's next track of this source.
+    pub fn name_track(&self, participant: &ParticipantId, source: Source) -> TrackId {
+        self.inner.shared.lock().name_track(participant, source)
+    }
+
+    /// Everyone who is or was in the session, with the tracks that a new connection of theirs goes on with.
+    pub fn participants(&self) -> Vec<KnownParticipant> {
+        KnownParticipant::all(&self.inner.shared.lock().manifest)
     }
 
     /// Session time of an instant.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use recorder_core::ids::ParticipantId;
+use recorder_core::ids::{ParticipantId, TrackId};
 use recorder_core::manifest::{
     ApplyError, EventCoalescer, Manifest, Record, Seconds, SegmentProgress, SessionClock, media_file_name,
     participant_slug,
@@ -52,6 +52,8 @@ pub(super) struct State {
     pub(super) stale: Staleness,
     slugs: HashMap<ParticipantId, String>,
     numbers: HashMap<(ParticipantId, Source), u32>,
+    /// Tracks named so far.
+    tracks: HashMap<(ParticipantId, Source), u32>,
 }
 
 impl Shared {
@@ -68,6 +70,7 @@ impl Shared {
             stale: Staleness::Structural,
             slugs: HashMap::new(),
             numbers: HashMap::new(),
+            tracks: HashMap::new(),
         };
         Self { state: Mutex::new(state), clock, nudge: Notify::new() }
     }
@@ -195,6 +198,18 @@ impl State {
 
     pub(super) fn told(&self) -> u64 {
         self.told
+    }
+
+    /// The id of the next track of this participant and source.
+    pub(super) fn name_track(&mut self, participant: &ParticipantId, source: Source) -> TrackId {
+        let number = self.tracks.entry((participant.clone(), source)).or_insert(0);
+        loop {
+            *number = number.saturating_add(1);
+            let id = TrackId::new(format!("{participant}-{}-{number}", source.name()));
+            if self.manifest.track(&id).is_none() || *number == u32::MAX {
+                return id;
+            }
+        }
     }
 
     /// The next file name of this participant and source. A participant's slug is fixed when its first file

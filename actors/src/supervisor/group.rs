@@ -191,7 +191,7 @@ impl SupervisorActor {
 const fn call_end(reason: EndReason) -> CallEnd {
     match reason {
         EndReason::EveryoneLeft => CallEnd::Left,
-        EndReason::Hangup => CallEnd::Hangup,
+        EndReason::Hangup | EndReason::Terminated => CallEnd::Terminated,
         EndReason::Removed => CallEnd::Removed,
         EndReason::RoomUpgraded => CallEnd::RoomUpgraded,
         EndReason::Shutdown => CallEnd::Shutdown,

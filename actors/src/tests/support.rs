@@ -195,6 +195,7 @@ impl MediaPlane for FakeMedia {
 
 pub struct FakeSegment {
     pub mid: Mid,
+    pub track: String,
     pub because: String,
     pub control: Arc<SegmentControl>,
     told: watch::Sender<Arc<SegmentFacts>>,
@@ -240,6 +241,7 @@ impl SegmentPlane for FakeSegments {
         let control = Arc::new(SegmentControl::default());
         let segment = Arc::new(FakeSegment {
             mid: order.mid.clone(),
+            track: order.names.track.to_string(),
             because: serde_json::to_value(order.opened_because).unwrap().as_str().unwrap().to_owned(),
             control: Arc::clone(&control),
             told,

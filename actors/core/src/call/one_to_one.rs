@@ -72,6 +72,8 @@ pub enum CallEnd {
     Shutdown,
     /// By command.
     Stopped,
+    /// The group call's event says that it is over.
+    Terminated,
     /// The one who called does not want to be recorded.
     OptedOut,
     /// A fault of ours.
@@ -91,6 +93,7 @@ impl CallEnd {
             Self::BadOffer => "bad_offer",
             Self::Shutdown => "shutdown",
             Self::Stopped => "stopped",
+            Self::Terminated => "terminated",
             Self::OptedOut => "opted_out",
             Self::Failed => "failed",
         }

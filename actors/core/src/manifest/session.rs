@@ -35,6 +35,8 @@ pub enum EndReason {
     /// By command.
     Stopped,
     EveryoneLeft,
+    /// The group call was ended for everybody (`m.terminated`).
+    Terminated,
     /// The daemon was stopped in order.
     Shutdown,
     /// The daemon ended without a farewell and was started again.
@@ -59,6 +61,8 @@ pub enum LeaveReason {
     ConnectionLost,
     Expired,
     Removed,
+    /// Gone when the recorder came back from a restart; the stay ends where the recorder last knew of it.
+    Restarted,
     SessionEnded,
 }
 
