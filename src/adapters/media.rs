@@ -7,6 +7,7 @@ pub mod answer;
 pub mod candidates;
 pub mod connection;
 pub mod demux;
+pub mod dial;
 pub mod facts;
 pub mod intake;
 pub mod ledger;
@@ -19,6 +20,7 @@ pub mod shim;
 pub mod socket;
 #[cfg(test)]
 mod tests;
+pub mod tile;
 pub mod turn;
 pub mod waiting;
 
@@ -158,17 +160,21 @@ impl MediaLoop {
         })
     }
 
-    fn make(&self, id: ConnectionId, offer: &str) -> Result<connection::Made, MediaError> {
+    fn make(
+        &self,
+        id: ConnectionId,
+        offer: &str,
+        tile: Option<Tile>,
+    ) -> Result<connection::Made, MediaError> {
         let read = offer::read(offer)?;
         let local = self.shared.local_candidates();
-        Connection::make(id, read, local, self.shared.clone(), moment())
+        Connection::make(id, read, tile, local, self.shared.clone(), moment())
     }
 
     async fn open(
         self,
-        id: ConnectionId,
-        offer: String,
         turn: Vec<TurnServer>,
+        make: impl FnOnce(&Self) -> Result<connection::Made, MediaError>,
     ) -> Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError> {
         let limit = self.shared.settings.max_connections;
         let slot = Slot::take(&self.shared, limit).ok_or_else(|| {
@@ -176,7 +182,7 @@ impl MediaLoop {
                 "the recorder carries {limit} connections already, which is its limit"
             ))
         })?;
-        let made = guarded(|| self.make(id, &offer))?;
+        let made = guarded(|| make(&self))?;
         let relays = turn::resolve(&turn).await;
         let (reply, replied) = oneshot::channel();
         let connection = Box::new(made.connection);
@@ -230,23 +236,32 @@ impl MediaPlane for MediaLoop {
         id: ConnectionId,
         offer: String,
         turn: Vec<TurnServer>,
-        _tile: Option<Tile>,
+        tile: Option<Tile>,
     ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
-        Box::pin(self.clone().open(id, offer, turn))
+        Box::pin(self.clone().open(turn, move |plane| plane.make(id, &offer, tile)))
     }
 
     fn dial(
         &self,
-        _: ConnectionId,
-        _: Vec<TurnServer>,
-        _: Tile,
-        _: bool,
+        id: ConnectionId,
+        turn: Vec<TurnServer>,
+        tile: Tile,
+        screen: bool,
     ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
-        Box::pin(async { Err(MediaError::Stopped) })
+        Box::pin(self.clone().open(turn, move |plane| {
+            let local = plane.shared.local_candidates();
+            Connection::dial(id, tile, screen, local, plane.shared.clone(), moment())
+        }))
     }
 
-    fn answered(&self, _: ConnectionId, _: String) -> BoxFuture<'static, Result<(), MediaError>> {
-        Box::pin(async { Err(MediaError::Stopped) })
+    fn answered(&self, id: ConnectionId, answer: String) -> BoxFuture<'static, Result<(), MediaError>> {
+        let handle = self.clone();
+        Box::pin(async move {
+            let answer = Box::new(guarded(|| offer::read_answer(&answer))?);
+            let (reply, replied) = oneshot::channel();
+            handle.push(Command::Answered { id, answer, reply })?;
+            replied.await.map_err(|_| MediaError::Stopped)?
+        })
     }
 
     fn renegotiate(&self, id: ConnectionId, offer: String) -> BoxFuture<'static, Result<Answer, MediaError>> {

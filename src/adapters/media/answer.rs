@@ -1,6 +1,6 @@
-//! The answer's text, edited in one place.
+//! The text of our answers and offers, edited in one place.
 //!
-//! The WebRTC stack writes a correct answer but has no field for some of what the recorder asks of a sender: the bitrate of
+//! The WebRTC stack writes a correct description but has no field for some of what the recorder asks of a sender: the bitrate of
 //! Opus, negative acknowledgements for audio, the bitrate at which video starts, the offerer's order of codecs. Pure: text
 //! and values in, text out.
 
@@ -26,7 +26,7 @@ pub struct Written {
     pub accepted: Vec<Vec<(u8, Codec)>>,
 }
 
-/// Turns the stack's answer into ours.
+/// Turns the stack's answer into ours; so does it with an offer of the stack, `offer` being the same offer as read back.
 ///
 /// `candidates` are candidate attributes without `a=`; they go into the first accepted m-line, which carries the bundle.
 ///
@@ -83,7 +83,8 @@ pub fn write(
             }
             continue;
         }
-        for text in open(section, line, &accepted[index], quality) {
+        let sent = offer.sent.as_ref().filter(|sent| sent.index == index).map(|sent| sent.stream.as_str());
+        for text in open(section, line, &accepted[index], quality, sent) {
             push(&text);
         }
         for candidate in candidates.take().unwrap_or_default() {
@@ -129,7 +130,15 @@ fn rejected(line: &Line) -> Vec<String> {
     texts
 }
 
-fn open(section: &[&str], line: &Line, codecs: &[(u8, Codec)], quality: Quality) -> Vec<String> {
+/// `sent` is the MediaStream id of what we send there, if the m-line is ours to send on.
+fn open(
+    section: &[&str],
+    line: &Line,
+    codecs: &[(u8, Codec)],
+    quality: Quality,
+    sent: Option<&str>,
+) -> Vec<String> {
+    let sent = sent.filter(|_| section.iter().any(|text| matches!(*text, "a=sendrecv" | "a=sendonly")));
     let codec_for = |number: u8| codecs.iter().find(|(known, _)| *known == number).map(|(_, codec)| *codec);
     let mid = line.mid.clone().unwrap_or_default();
     let mut has_fmtp = Vec::new();
@@ -139,6 +148,8 @@ fn open(section: &[&str], line: &Line, codecs: &[(u8, Codec)], quality: Quality)
             texts.push(ordered_head(text, line));
         } else if text.strip_prefix("a=mid:").is_some_and(|written| written == stack_mid(&mid)) {
             texts.push(format!("a=mid:{mid}"));
+        } else if let Some(text) = sent.and_then(|stream| source_of(text, stream)) {
+            texts.push(text);
         } else if ["a=msid", "a=ssrc", "a=candidate:", "a=end-of-candidates"]
             .iter()
             .any(|drop| text.starts_with(drop))
@@ -165,6 +176,16 @@ fn open(section: &[&str], line: &Line, codecs: &[(u8, Codec)], quality: Quality)
         }
     }
     texts
+}
+
+/// What tells of our own stream: its ids (RFC 8830) and sources (RFC 5576), without the old form of the ids in each source.
+fn source_of(text: &str, stream: &str) -> Option<String> {
+    if let Some(msid) = text.strip_prefix("a=msid:") {
+        let track = msid.split(' ').nth(1).unwrap_or("tile");
+        return Some(format!("a=msid:{stream} {track}"));
+    }
+    let named = text.starts_with("a=ssrc:") && text.contains(" cname:");
+    (named || text.starts_with("a=ssrc-group:")).then(|| text.to_owned())
 }
 
 /// The m-line with its payload types in the offerer's order, each followed by what belongs to it there.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use recorder_actors::ports::{ConnectionFacts, ConnectionState, MediaError};
+use recorder_actors::ports::{ConnectionFacts, ConnectionState, MediaError, Tile};
 use recorder_core::ids::{ConnectionId, Mid, StreamId};
 use recorder_core::media::{Codec, MediaKind, SenderReport};
-use str0m::change::SdpOffer;
+use str0m::change::{SdpOffer, SdpPendingOffer};
 use str0m::media::KeyframeRequestKind;
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RawPacket;
@@ -25,6 +25,7 @@ use super::net::{Moment, Outbox};
 use super::offer::{Offer, stack_mid};
 use super::shared::Shared;
 use super::socket::Datagram;
+use super::tile::TileSender;
 use super::waiting::Waiting;
 
 /// Remote candidates taken in a connection's life; those beyond are counted and ignored.
@@ -42,17 +43,20 @@ const RETRY: Duration = Duration::from_millis(2);
 /// Seconds from 1900 to 1970 (RFC 868).
 const NTP_OFFSET: u64 = 2_208_988_800;
 
-/// A receive-only peer connection.
+/// A peer connection that receives everything and sends a tile at most.
 pub struct Connection {
-    id: ConnectionId,
-    rtc: Rtc,
-    offer: Offer,
+    pub(super) id: ConnectionId,
+    pub(super) rtc: Rtc,
+    pub(super) offer: Offer,
     intake: Intake,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     local: Vec<Candidate>,
-    accepted: Vec<Vec<(u8, Codec)>>,
-    facts: Facts,
-    over: bool,
+    pub(super) accepted: Vec<Vec<(u8, Codec)>>,
+    pub(super) facts: Facts,
+    pub(super) over: bool,
+    /// Our own offer, as long as it has no answer.
+    pub(super) pending: Option<SdpPendingOffer>,
+    pub(super) tile: Option<TileSender>,
     remote_candidates: u32,
     /// Keys are there: packets can be decrypted.
     ready: bool,
@@ -83,17 +87,36 @@ pub struct Made {
 }
 
 impl Connection {
-    /// Sets a connection up from a remote offer; nothing is sent before the loop drives it.
+    /// Sets a connection up from a remote offer; nothing is sent before the loop drives it. `tile` goes to the first video
+    /// m-line on which the remote side is ready to receive.
     ///
     /// # Errors
     /// [`MediaError::BadOffer`] or [`MediaError::NothingToRecord`].
     pub fn make(
         id: ConnectionId,
-        offer: Offer,
+        mut offer: Offer,
+        tile: Option<Tile>,
         local: Vec<Candidate>,
         shared: Arc<Shared>,
         now: Moment,
     ) -> Result<Made, MediaError> {
+        let (mut connection, texts, facts) = Self::prepare(id, tile, local, shared, now);
+        connection.place_tile(&mut offer);
+        let stack_answer = accept(&mut connection.rtc, &offer)?;
+        let written = answer::write(&stack_answer, &offer, &texts, connection.shared.quality)?;
+        connection.adopt(offer.clone(), &written);
+        connection.settle_state();
+        Ok(Made { connection, facts, offer, stack_answer, candidates: texts })
+    }
+
+    /// A connection without any description yet, the texts of its candidates, and its facts.
+    pub(super) fn prepare(
+        id: ConnectionId,
+        tile: Option<Tile>,
+        local: Vec<Candidate>,
+        shared: Arc<Shared>,
+        now: Moment,
+    ) -> (Self, Vec<String>, watch::Receiver<Arc<ConnectionFacts>>) {
         let mut rtc = Rtc::builder()
             .set_rtp_mode(true)
             .enable_raw_packets(true)
@@ -102,10 +125,8 @@ impl Connection {
         let local: Vec<Candidate> =
             local.into_iter().filter_map(|candidate| rtc.add_local_candidate(candidate).cloned()).collect();
         let texts: Vec<String> = local.iter().map(Candidate::to_sdp_string).collect();
-        let stack_answer = accept(&mut rtc, &offer)?;
-        let written = answer::write(&stack_answer, &offer, &texts, shared.quality)?;
         let (facts, receiver) = Facts::new(id);
-        let mut connection = Self {
+        let connection = Self {
             id,
             rtc,
             intake: Intake::new(id, shared.next_stream.clone()),
@@ -120,12 +141,12 @@ impl Connection {
             next_timeout: now.instant,
             next_tick: now.instant + TICK,
             outcome: Outcome::default(),
-            offer: offer.clone(),
+            offer: Offer::default(),
             shared,
+            pending: None,
+            tile: tile.map(TileSender::new),
         };
-        connection.adopt(offer.clone(), &written);
-        connection.settle_state();
-        Ok(Made { connection, facts: receiver, offer, stack_answer, candidates: texts })
+        (connection, texts, receiver)
     }
 
     pub fn id(&self) -> ConnectionId {
@@ -153,13 +174,20 @@ impl Connection {
     /// [`MediaError::BadOffer`]; the connection then goes on as before.
     pub fn renegotiate(
         &mut self,
-        offer: Offer,
+        mut offer: Offer,
         now: Moment,
         out: &mut dyn Outbox,
     ) -> Result<String, MediaError> {
         if self.over {
             return Err(MediaError::Gone);
         }
+        if self.pending.is_some() {
+            // Who placed the call is the impolite side: an offer that crosses ours is ignored.
+            return Err(MediaError::BadOffer(
+                "it crosses an offer of ours that has no answer yet".to_owned(),
+            ));
+        }
+        self.place_tile(&mut offer);
         let restarted = offer.ufrag.is_some() && offer.ufrag != self.offer.ufrag;
         let stack_answer = accept(&mut self.rtc, &offer)?;
         let fragment = self.local_fragment();
@@ -180,7 +208,7 @@ impl Connection {
         Ok(written.sdp)
     }
 
-    fn adopt(&mut self, offer: Offer, written: &Written) {
+    pub(super) fn adopt(&mut self, offer: Offer, written: &Written) {
         for text in &offer.candidates {
             self.add_candidate(text);
         }
@@ -196,6 +224,9 @@ impl Connection {
         self.offer = offer;
         // The description itself is not needed any more and may be long.
         self.offer.sdp = String::new();
+        if let Some(tile) = &mut self.tile {
+            tile.settle(&self.offer, &self.accepted);
+        }
     }
 
     /// One trickled or offered candidate.
@@ -255,7 +286,7 @@ impl Connection {
     }
 
     /// Gives what was kept to the stack again, in order of arrival.
-    fn retry_held(&mut self, out: &mut dyn Outbox) {
+    pub(super) fn retry_held(&mut self, out: &mut dyn Outbox) {
         if !self.ready {
             return;
         }
@@ -320,7 +351,7 @@ impl Connection {
         self.settle_state();
     }
 
-    fn drive(&mut self, now: Moment, out: &mut dyn Outbox) {
+    pub(super) fn drive(&mut self, now: Moment, out: &mut dyn Outbox) {
         self.last_instant = self.last_instant.max(now.instant);
         let moment = Moment { boot: now.boot, instant: self.last_instant };
         if let Err(error) = self.rtc.handle_input(Input::Timeout(moment.instant)) {
@@ -464,7 +495,7 @@ impl Connection {
         self.facts.publish(&self.offer.lines, &self.accepted, &self.intake);
     }
 
-    fn settle_state(&mut self) {
+    pub(super) fn settle_state(&mut self) {
         if self.over {
             return;
         }

@@ -16,8 +16,8 @@ pub const MAX_MEDIA_LINES: usize = 128;
 /// Announced sources (`a=ssrc`) kept of one m-line.
 pub const MAX_SOURCES: usize = 8;
 
-/// An offer as the recorder understands it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An offer (or an answer to an offer of ours) as the recorder understands it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
     /// What the WebRTC stack gets: unsupported m-lines disabled, receive-only turned round, candidates taken out.
     pub sdp: String,
@@ -26,6 +26,40 @@ pub struct Offer {
     pub candidates: Vec<String>,
     /// First `a=ice-ufrag`: another one in a later offer is an ICE restart (RFC 8839 §4.4.1.1.1).
     pub ufrag: Option<String>,
+    /// The m-line on which we send.
+    pub sent: Option<Sent>,
+}
+
+/// The m-line that carries our own video.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Index of the m-line.
+    pub index: usize,
+    /// MediaStream id to name in our description (RFC 8830).
+    pub stream: String,
+}
+
+impl Offer {
+    /// Has the stack see an m-line's direction as it is, so that it sends there where it may.
+    pub fn send_on(&mut self, index: usize, stream: &str) {
+        let Some(line) = self.lines.get(index) else { return };
+        let direction = match line.direction {
+            Direction::SendRecv => "a=sendrecv",
+            Direction::SendOnly => "a=sendonly",
+            Direction::RecvOnly => "a=recvonly",
+            Direction::Inactive => "a=inactive",
+        };
+        let mut sections = 0;
+        let mut sdp = String::with_capacity(self.sdp.len());
+        for text in self.sdp.lines() {
+            sections += usize::from(text.starts_with("m="));
+            let replaced = sections == index + 1 && direction_of(text).is_some();
+            sdp.push_str(if replaced { direction } else { text });
+            sdp.push_str("\r\n");
+        }
+        self.sdp = sdp;
+        self.sent = Some(Sent { index, stream: stream.to_owned() });
+    }
 }
 
 /// One m-line of the offer.
@@ -69,6 +103,11 @@ impl Line {
     pub fn sends(&self) -> bool {
         self.kind().is_some() && self.direction.sends()
     }
+
+    /// The remote side is ready to receive on it.
+    pub fn receives(&self) -> bool {
+        self.kind().is_some() && matches!(self.direction, Direction::SendRecv | Direction::RecvOnly)
+    }
 }
 
 /// Codec named by an `a=rtpmap` encoding name, compared without case (RFC 8866 §6.6).
@@ -100,6 +139,18 @@ fn direction_of(line: &str) -> Option<Direction> {
 /// [`MediaError::BadOffer`] when the text is no session description or breaks a bound of this module;
 /// [`MediaError::NothingToRecord`] when no m-line is audio or video with a codec that can be recorded.
 pub fn read(text: &str) -> Result<Offer, MediaError> {
+    read_as(text, true)
+}
+
+/// Reads an answer to an offer of ours.
+///
+/// # Errors
+/// As [`read`]; an answer that sends nothing is none, one that rejects everything is.
+pub fn read_answer(text: &str) -> Result<Offer, MediaError> {
+    read_as(text, false)
+}
+
+fn read_as(text: &str, is_offer: bool) -> Result<Offer, MediaError> {
     if text.len() > MAX_OFFER_BYTES {
         return Err(bad(format!("{} bytes, more than {MAX_OFFER_BYTES}", text.len())));
     }
@@ -139,10 +190,11 @@ pub fn read(text: &str) -> Result<Offer, MediaError> {
         attributes().filter_map(|line| line.strip_prefix("a=")).filter(|line| line.starts_with("candidate:"));
     let ufrag = attributes().find_map(|line| line.strip_prefix("a=ice-ufrag:")).map(str::to_owned);
     Ok(Offer {
-        sdp: write_for_stack(&session, &sections, &lines),
+        sdp: write_for_stack(&session, &sections, &lines, is_offer),
         candidates: candidates.map(str::to_owned).collect(),
         lines,
         ufrag,
+        sent: None,
     })
 }
 
@@ -274,7 +326,7 @@ pub fn stack_mid(mid: &str) -> String {
     mid.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
-fn write_for_stack(session: &[&str], sections: &[Vec<&str>], lines: &[Line]) -> String {
+fn write_for_stack(session: &[&str], sections: &[Vec<&str>], lines: &[Line], is_offer: bool) -> String {
     let mut out = String::new();
     let mut push = |line: &str| {
         out.push_str(line);
@@ -309,7 +361,10 @@ fn write_for_stack(session: &[&str], sections: &[Vec<&str>], lines: &[Line]) -> 
             {
                 push(attribute);
             }
-            push("a=setup:actpass");
+            // Of an answer the stack takes the DTLS role from the first m-line that tells one, which this is not to be.
+            if is_offer {
+                push("a=setup:actpass");
+            }
             push("a=rtcp-mux");
             continue;
         }

@@ -47,6 +47,12 @@ pub enum Command {
         offer: Box<Offer>,
         reply: oneshot::Sender<Result<String, MediaError>>,
     },
+    /// The answer to our own offer.
+    Answered {
+        id: ConnectionId,
+        answer: Box<Offer>,
+        reply: oneshot::Sender<Result<(), MediaError>>,
+    },
     Candidates {
         id: ConnectionId,
         candidates: Vec<RemoteCandidate>,
@@ -382,6 +388,11 @@ impl Reactor {
                     result = connection.renegotiate(*offer, moment(), net);
                     net.demux.add_fragment(id, &connection.local_fragment());
                 });
+                let _ = reply.send(result);
+            }
+            Command::Answered { id, answer, reply } => {
+                let mut result = Err(MediaError::Gone);
+                self.with(id, |connection, net| result = connection.answered(*answer, moment(), net));
                 let _ = reply.send(result);
             }
             Command::Candidates { id, candidates } if self.connections.contains_key(&id) => {

@@ -3,6 +3,7 @@
 mod books;
 mod caller;
 mod descriptions;
+mod dial;
 mod faults;
 mod relay;
 
@@ -10,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use recorder_actors::ports::{ConnectionFacts, ConnectionState, MediaError, MediaPlane, RemoteCandidate};
+use recorder_actors::ports::{
+    ConnectionFacts, ConnectionState, MediaError, MediaPlane, RemoteCandidate, Tile,
+};
 use recorder_actors::ring::TrackRing;
 use recorder_core::ids::{ConnectionId, Mid};
 use recorder_core::media::{Codec, RingItem, RtpPacket, SenderReport};
@@ -53,6 +56,15 @@ impl Call {
         let (answer, facts) = block(plane.accept(CALL, offer, Vec::new(), None)).expect("answer");
         caller.answer(&answer.sdp);
         Self { plane, caller, facts, answer: answer.sdp }
+    }
+
+    /// A call that the recorder places; the other side answers.
+    fn dial(plane: MediaLoop, tile: Tile, screen: bool) -> Self {
+        let mut caller = Caller::new();
+        let (offer, facts) = block(plane.dial(CALL, Vec::new(), tile, screen)).expect("offer");
+        let answer = caller.answer_offer(&offer.sdp);
+        block(plane.answered(CALL, answer)).expect("the answer is taken");
+        Self { plane, caller, facts, answer: offer.sdp }
     }
 
     fn state(&self) -> ConnectionState {

@@ -3,10 +3,10 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid, Pt};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{RawPacket, RtpWrite, SeqNo};
+use str0m::rtp::{RawPacket, RtpPacket, RtpWrite, SeqNo};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 /// What one m-line sends.
@@ -36,6 +36,8 @@ pub struct Caller {
     /// Negative acknowledgements and key frame requests that came.
     pub nacked: u64,
     pub key_frames_asked: u64,
+    /// What came in.
+    pub received: Vec<RtpPacket>,
     /// Audio to send again on the same SSRC, as browsers do without RTX.
     resend: Vec<(u32, u16)>,
     audio_sent: std::collections::HashMap<u16, (u64, u32)>,
@@ -64,6 +66,7 @@ impl Caller {
             lose: Box::new(|_| false),
             nacked: 0,
             key_frames_asked: 0,
+            received: Vec::new(),
             resend: Vec::new(),
             audio_sent: std::collections::HashMap::new(),
         }
@@ -107,6 +110,23 @@ impl Caller {
         let answer = SdpAnswer::from_sdp_string(sdp).expect("our answer parses");
         let pending = self.pending.take().expect("an offer is open");
         self.rtc.sdp_api().accept_answer(pending, answer).expect("our answer is accepted");
+    }
+
+    /// Answers an offer; the m-lines on which it may send become senders, in their order.
+    pub fn answer_offer(&mut self, sdp: &str) -> String {
+        let offer = SdpOffer::from_sdp_string(sdp).expect("our offer parses");
+        let answer = self.rtc.sdp_api().accept_offer(offer).expect("our offer is accepted").to_sdp_string();
+        for line in sdp.lines() {
+            if let Some(mid) = line.strip_prefix("a=mid:") {
+                let mid: Mid = mid.into();
+                let media = self.rtc.media(mid).expect("the m-line was accepted");
+                if media.direction().is_sending() {
+                    let kind = media.kind();
+                    self.senders.push(Sender { mid, kind, sequence: 65_500, timestamp: 1_000 });
+                }
+            }
+        }
+        answer
     }
 
     pub fn payload_type(&self, kind: MediaKind) -> Pt {
@@ -197,6 +217,7 @@ impl Caller {
                         }
                     }
                 }
+                Output::Event(Event::RtpPacket(packet)) => self.received.push(packet),
                 Output::Event(_) => {}
             }
         }
