@@ -43,8 +43,10 @@ impl Signalling for MatrixSignalling {
         patience: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>> {
         let account = self.account.clone();
-        async move { account.send(&room, &event_type, content, patience).await.map(drop).map_err(into_error) }
-            .boxed()
+        async move {
+            account.send(&room, &event_type, content, patience).await.map(drop).map_err(SignallingError::from)
+        }
+        .boxed()
     }
 
     fn announce(
@@ -75,15 +77,6 @@ impl Signalling for MatrixSignalling {
     fn display_name(&self, room: String, user: String) -> BoxFuture<'static, Option<String>> {
         let account = self.account.clone();
         async move { account.member_name(&room, &user).await }.boxed()
-    }
-}
-
-fn into_error(error: SendError) -> SignallingError {
-    match error {
-        SendError::NotInRoom { .. } | SendError::Refused { .. } => {
-            SignallingError::Refused(error.to_string())
-        }
-        other => SignallingError::Unreachable(other.to_string()),
     }
 }
 
@@ -127,6 +120,7 @@ pub async fn feed(
                 });
                 None
             }
+            Delivery::Missed(_) | Delivery::Undecryptable { .. } | Delivery::ToDevice { .. } => None,
             Delivery::BatchEnd { batch } => Some(batch),
         };
         if batch_over.is_none() && events.len() < MOST_AT_ONCE {

@@ -10,16 +10,24 @@
 
 mod account;
 pub mod allow;
+mod content;
+mod current;
+mod delayed;
 mod deliver;
 mod error;
 mod event;
 mod files;
+mod gaps;
 mod handled;
 mod identity;
 pub mod inbox;
+mod interest;
 mod invites;
+mod powers;
 mod send;
+mod state;
 mod sync;
+mod to_device;
 mod turn;
 
 use std::sync::Arc;
@@ -43,6 +51,9 @@ pub use self::send::SendError;
 
 /// Deliveries waiting for the consumer.
 pub const DELIVERIES: usize = 1024;
+
+/// For how long the account's display name is asked for.
+const NAME_TIME: Duration = Duration::from_secs(3600);
 
 /// What a room is told when the recorder joins it.
 #[derive(Clone, Debug, Default)]
@@ -79,8 +90,11 @@ pub struct RoomEvent {
     pub event_type: String,
     /// Present on state events.
     pub state_key: Option<String>,
-    /// At most 256 kB of JSON; remote data, nothing about it is checked.
+    /// At most 256 kB of JSON; remote data, nothing about it is checked. That of an `m.room.redaction` has `redacts` in
+    /// every room version.
     pub content: Value,
+    /// When it was sent, as its homeserver says: UTC milliseconds, never to be trusted further than that.
+    pub origin_server_ts: i64,
     /// How old it was when it came (`unsigned.age`).
     pub age_at_receipt: Duration,
     /// When it came. An event that waited for its key keeps the time of its first arrival.
@@ -98,14 +112,33 @@ impl RoomEvent {
     }
 }
 
-/// What the consumer hears, in order.
+/// What the consumer hears, in order. Of one batch: rooms' current state where it is due, then their events, then
+/// to-device events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delivery {
+    /// An event of a room. At the first sync of a process, and when a room is joined, that room's first are its current
+    /// `m.room.member` (our own, and those of who is named by a call), `org.matrix.msc3401.call` and
+    /// `org.matrix.msc3401.call.member`; such a state comes again with the id it had before. Who sends a state event
+    /// was a member then, so nobody's membership is fetched for it.
     Event(Box<RoomEvent>),
-    /// All events of the batch were delivered; it may have been empty. Say [`MatrixAccount::handled`] when done.
-    BatchEnd {
+    /// A message or reaction that may concern us and was sent before we started or more than 90 s ago, at most an hour.
+    /// No command to be followed any more; an objection in it can still be heeded.
+    Missed(Box<RoomEvent>),
+    /// An event of a room that could not be decrypted for 90 s. Told once.
+    Undecryptable { room: String, sender: String, event_id: String },
+    /// Call signalling from device to device (`m.call.*`), plain or decrypted from Olm.
+    ToDevice {
+        sender: String,
+        event_type: String,
+        /// Remote data; nothing about it is checked, but that the `device_id` of an encrypted one is that of the device
+        /// that encrypted it.
+        content: Value,
+        encrypted: bool,
+        received_at: BootTime,
         batch: u64,
     },
+    /// All events of the batch were delivered; it may have been empty. Say [`MatrixAccount::handled`] when done.
+    BatchEnd { batch: u64 },
 }
 
 /// A room as people know it.
@@ -128,6 +161,7 @@ struct Shared {
     state: watch::Receiver<AccountState>,
     handled: watch::Sender<u64>,
     turn: Arc<turn::TurnCache>,
+    delays: delayed::Delays,
     stop: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
     _lock: files::StoreLock,
@@ -171,14 +205,18 @@ impl MatrixAccount {
         board.account.store(Arc::new(state.borrow().snapshot()));
 
         // Subscribed before the first sync, so that no response is missed.
+        let mailbox = to_device::Mailbox::listen(&client, Arc::clone(&clock), Arc::clone(&board));
         let updates = client.subscribe_to_all_room_updates();
         let progress = settings.state_dir.join("inbox.json");
+        let us = interest::Us { user_id: initial_state(&client).user_id, ..interest::Us::default() };
         let courier = deliver::Courier::new(
             client.clone(),
             Arc::clone(&clock),
             Arc::clone(&board),
             out,
             Arc::clone(&news),
+            mailbox,
+            us.clone(),
             progress,
         );
         let courier = Box::pin(courier).await;
@@ -197,13 +235,18 @@ impl MatrixAccount {
         tasks.spawn(Box::pin(invites.run()));
         tasks.spawn(Box::pin(syncing.run()));
 
+        let (asking, until) = (client.clone(), stop.clone());
+        tasks.spawn(async move {
+            until.run_until_cancelled(Box::pin(learn_own_name(asking, us))).await;
+        });
         let turn = Arc::new(turn::TurnCache::new());
         let (kept, asking, until) = (Arc::clone(&turn), client.clone(), stop.clone());
         tasks.spawn(async move {
             until.run_until_cancelled(Box::pin(kept.keep(asking))).await;
         });
         let tasks = Mutex::new(tasks);
-        let shared = Shared { client, state: state_seen, handled, turn, stop, tasks, _lock: lock };
+        let delays = delayed::Delays::default();
+        let shared = Shared { client, state: state_seen, handled, turn, delays, stop, tasks, _lock: lock };
         Ok((Self { shared: Arc::new(shared) }, deliveries))
     }
 
@@ -308,6 +351,13 @@ fn initial_state(client: &Client) -> AccountState {
         homeserver: client.homeserver().to_string(),
         logged_in: true,
         ..AccountState::default()
+    }
+}
+
+/// The account's display name, for messages that call us by it. It is asked for until the homeserver answers.
+async fn learn_own_name(client: Client, us: interest::Us) {
+    if let Ok(name) = state::profile_name(&client, NAME_TIME).await {
+        us.name.get_or_init(|| name.unwrap_or_default());
     }
 }
 

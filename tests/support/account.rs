@@ -143,24 +143,41 @@ impl Running {
         waiting.await.expect("the state comes in time").expect("the account lives").clone()
     }
 
-    /// The next event of a call; fails when an event comes a second time.
-    pub async fn call_event(&mut self) -> RoomEvent {
+    /// The first delivery from here on that `pick` takes; finished batches are reported as handled meanwhile.
+    pub async fn next<T>(&mut self, mut pick: impl FnMut(Delivery) -> Option<T>) -> T {
         tokio::time::timeout(PATIENCE, async {
             loop {
-                match self.deliveries.recv().await.expect("the account lives") {
-                    Delivery::Event(event) => {
-                        assert!(self.seen.insert(event.event_id.clone()), "{} came twice", event.event_id);
-                        if event.event_type.starts_with("m.call.") {
-                            return *event;
-                        }
-                    }
+                let delivery = self.deliveries.recv().await.expect("the account lives");
+                match delivery {
                     Delivery::BatchEnd { batch } if self.acknowledges => self.account.handled(batch),
-                    Delivery::BatchEnd { .. } => {}
+                    _ => {}
+                }
+                if let Delivery::Event(event) = &delivery
+                    && event.state_key.is_none()
+                {
+                    assert!(self.seen.insert(event.event_id.clone()), "{} came twice", event.event_id);
+                }
+                if let Some(picked) = pick(delivery) {
+                    return picked;
                 }
             }
         })
         .await
-        .expect("a call event in time")
+        .expect("a delivery in time")
+    }
+
+    /// The next event of a room that `wanted` accepts.
+    pub async fn event(&mut self, mut wanted: impl FnMut(&RoomEvent) -> bool) -> RoomEvent {
+        self.next(|delivery| match delivery {
+            Delivery::Event(event) if wanted(&event) => Some(*event),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The next event of a call; fails when an event comes a second time.
+    pub async fn call_event(&mut self) -> RoomEvent {
+        self.event(|event| event.event_type.starts_with("m.call.")).await
     }
 
     /// The call events up to a hang-up, as `type call_id`.

@@ -4,41 +4,38 @@
 //! requests, so an invite does not wait for them. Encrypted events it keeps itself and tries again when a room key of
 //! theirs arrives; the SDK's event cache would do the same by way of the disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
+use matrix_sdk::Client;
 use matrix_sdk::deserialized_responses::{
     TimelineEvent, TimelineEventKind, VerificationLevel, VerificationState,
 };
-use matrix_sdk::room::MessagesOptions;
 use matrix_sdk::ruma::events::room::encrypted::OriginalSyncRoomEncryptedEvent;
 use matrix_sdk::ruma::serde::Raw;
-use matrix_sdk::ruma::{OwnedRoomId, RoomId, UInt};
+use matrix_sdk::ruma::{OwnedRoomId, RoomId};
 use matrix_sdk::sync::{RoomUpdates, State};
-use matrix_sdk::{Client, Room};
 use recorder_actors::observe::{Board, Totals};
 use recorder_actors::ports::Clock;
 use recorder_core::time::BootTime;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-use super::error::fault_of;
-use super::event::{Head, Stamp, is_wanted};
+use super::current::Current;
+use super::event::{Head, is_call_event, is_said, is_wanted};
 use super::handled::Handled;
 use super::inbox::{Inbox, Lane, Limits, Taken};
+use super::interest::{Us, interesting};
+use super::to_device::Mailbox;
 use super::{Delivery, RoomEvent};
 
-/// Events per page and pages per room when a gap is read backward.
-const PAGE: u32 = 50;
-const PAGES: usize = 10;
-/// Rooms whose gaps are read at the same time, and the time all of them together may take.
-const GAPS_AT_ONCE: usize = 8;
-const GAP_TIME: Duration = Duration::from_secs(15);
+/// How old a message or reaction may be that reaches the tree at all.
+const OBJECTIONS: Duration = Duration::from_secs(3600);
 
 /// A sync was taken in; answered when its events are with the consumer.
 pub(super) struct SyncDone {
@@ -47,11 +44,13 @@ pub(super) struct SyncDone {
 }
 
 /// An event whose key is not here, with what must be known of it when it is.
-struct Sealed {
+pub(super) struct Sealed {
     raw: Raw<OriginalSyncRoomEncryptedEvent>,
     session: Option<String>,
     age: Duration,
     received: BootTime,
+    /// Its sender may expect that we can read it.
+    for_us: bool,
 }
 
 pub(super) struct Courier {
@@ -60,13 +59,19 @@ pub(super) struct Courier {
     pub(super) board: Arc<Board>,
     pub(super) out: mpsc::Sender<Delivery>,
     pub(super) invites: Arc<Notify>,
-    inbox: Inbox<RoomEvent, Sealed>,
-    lifetime: Duration,
+    pub(super) inbox: Inbox<RoomEvent, Sealed>,
+    pub(super) lifetime: Duration,
     handled: Handled,
+    mailbox: Arc<Mailbox>,
+    us: Us,
+    /// When we began to listen.
+    started: BootTime,
+    /// Rooms whose current state was delivered.
+    pub(super) known: HashSet<OwnedRoomId>,
     batch: u64,
     /// Reading every room back is still due, because an earlier life ended before it had handled everything.
-    unclean: bool,
-    first: bool,
+    pub(super) unclean: bool,
+    pub(super) first: bool,
 }
 
 pub(super) struct Inputs {
@@ -82,6 +87,8 @@ impl Courier {
         board: Arc<Board>,
         out: mpsc::Sender<Delivery>,
         invites: Arc<Notify>,
+        mailbox: Arc<Mailbox>,
+        us: Us,
         progress: PathBuf,
     ) -> Self {
         let limits = Limits::default();
@@ -95,8 +102,24 @@ impl Courier {
         if unclean {
             info!("the last run ended before everything was handled, reading back");
         }
-        let lifetime = limits.lifetime;
-        Self { client, clock, board, out, invites, inbox, lifetime, handled, batch: 0, unclean, first: true }
+        let (started, lifetime) = (clock.now(), limits.lifetime);
+        Self {
+            client,
+            clock,
+            board,
+            out,
+            invites,
+            inbox,
+            lifetime,
+            handled,
+            mailbox,
+            us,
+            started,
+            known: HashSet::new(),
+            batch: 0,
+            unclean,
+            first: true,
+        }
     }
 
     /// Runs until the consumer or the sync loop is gone.
@@ -127,10 +150,7 @@ impl Courier {
                     self.handled.acknowledge(batch);
                     Ok(())
                 }
-                () = tokio::time::sleep(wait) => {
-                    self.inbox.expire(self.clock.now());
-                    self.flush().await
-                }
+                () = tokio::time::sleep(wait) => self.expire().await,
             };
             if delivered.is_err() {
                 break;
@@ -174,47 +194,68 @@ impl Courier {
         if !update.invited.is_empty() || self.first {
             self.invites.notify_one();
         }
-        let mut older = self.read_gaps(&update, utc).await;
-        for (room, events) in std::mem::take(&mut older) {
-            for event in events {
-                self.receive(&room, &event, now, utc);
-            }
+        let current = Box::pin(self.current_states(&update)).await;
+        for (room, state) in &current.events {
+            self.receive_current(room, state, now, utc);
+        }
+        let older = Box::pin(self.read_gaps(&update, utc)).await;
+        self.first = false;
+        for (room, events) in older {
+            self.receive_room(&room, None, &events, &current, now, utc);
             if let Some(joined) = update.joined.remove(&room) {
-                self.receive_room(&room, &joined.timeline.events, now, utc);
-                let (State::Before(state) | State::After(state)) = &joined.state;
-                if !self.first {
-                    for event in state {
-                        self.receive_readable(&room, event.json(), false, now, utc);
-                    }
-                }
+                self.receive_room(&room, Some(&joined.state), &joined.timeline.events, &current, now, utc);
             }
         }
         for (room, joined) in &update.joined {
-            self.receive_room(room, &joined.timeline.events, now, utc);
+            self.receive_room(room, Some(&joined.state), &joined.timeline.events, &current, now, utc);
         }
         for (room, left) in &update.left {
-            self.receive_room(room, &left.timeline.events, now, utc);
+            self.receive_room(room, Some(&left.state), &left.timeline.events, &current, now, utc);
+            self.known.remove(room);
         }
-        self.first = false;
         // A key may have come between the attempt to decrypt and the placeholder.
         if self.inbox.is_waiting() {
             self.decrypt_waiting(|_| true).await;
         }
         self.deliver().await?;
+        let mailbox = Arc::clone(&self.mailbox);
+        for letter in mailbox.drain(self.batch) {
+            self.out.send(letter).await.map_err(|_| Gone)?;
+        }
         self.out.send(Delivery::BatchEnd { batch: self.batch }).await.map_err(|_| Gone)
     }
 
-    fn receive_room(&mut self, room: &RoomId, events: &[TimelineEvent], now: BootTime, utc: i64) {
-        for event in events {
-            self.receive(room, event, now, utc);
+    /// A room's events in order. Changes of a state that was delivered as a whole are in it already.
+    fn receive_room(
+        &mut self,
+        room: &RoomId,
+        state: Option<&State>,
+        timeline: &[TimelineEvent],
+        current: &Current,
+        now: BootTime,
+        utc: i64,
+    ) {
+        let (before, after) = match state {
+            Some(State::Before(events)) => (events.as_slice(), [].as_slice()),
+            Some(State::After(events)) => ([].as_slice(), events.as_slice()),
+            None => ([].as_slice(), [].as_slice()),
+        };
+        for event in before {
+            self.receive_readable(room, event.json(), current, false, now, utc);
+        }
+        for event in timeline {
+            self.receive(room, event, current, now, utc);
+        }
+        for event in after {
+            self.receive_readable(room, event.json(), current, false, now, utc);
         }
     }
 
     /// One event of a timeline.
-    fn receive(&mut self, room: &RoomId, event: &TimelineEvent, now: BootTime, utc: i64) {
+    fn receive(&mut self, room: &RoomId, event: &TimelineEvent, current: &Current, now: BootTime, utc: i64) {
         match &event.kind {
             TimelineEventKind::PlainText { event } => {
-                self.receive_readable(room, event.json(), false, now, utc)
+                self.receive_readable(room, event.json(), current, false, now, utc)
             }
             TimelineEventKind::Decrypted(event) => {
                 let impostor = VerificationState::Unverified(VerificationLevel::MismatchedSender);
@@ -224,7 +265,7 @@ impl Courier {
                     debug!(%room, "event ignored, its sender does not own its key");
                     return;
                 }
-                self.receive_readable(room, event.event.json(), true, now, utc);
+                self.receive_readable(room, event.event.json(), current, true, now, utc);
             }
             TimelineEventKind::UnableToDecrypt { event, utd_info } => {
                 self.receive_sealed(room, event.json(), utd_info.session_id.clone(), now, utc);
@@ -232,16 +273,49 @@ impl Courier {
         }
     }
 
-    fn receive_readable(&mut self, room: &RoomId, raw: &RawValue, encrypted: bool, now: BootTime, utc: i64) {
+    fn receive_readable(
+        &mut self,
+        room: &RoomId,
+        raw: &RawValue,
+        current: &Current,
+        encrypted: bool,
+        now: BootTime,
+        utc: i64,
+    ) {
         let Some(head) = self.head(raw) else { return };
-        if !is_wanted(&head.event_type) {
+        let age = head.age(utc);
+        if !self.wants(&head, age) || current.covers(room, &head) {
             return;
         }
-        let age = head.age(utc);
         let lane = Lane { room: room.to_string(), sender: head.sender.clone() };
         let id = head.event_id.clone();
+        let in_order = is_call_event(&head.event_type);
         let event = head.into_event(lane.room.clone(), age, now, encrypted);
-        self.inbox.push(&lane, &id, raw.get().len(), event);
+        if in_order {
+            self.inbox.push(&lane, &id, raw.get().len(), event);
+        } else {
+            // State is nobody's to hold up, and an objection must not wait for the key of an earlier message.
+            self.inbox.push_past(&id, event);
+        }
+    }
+
+    /// Whether the tree needs to see it.
+    fn wants(&self, head: &Head, age: Duration) -> bool {
+        if !is_wanted(&head.event_type) {
+            return false;
+        }
+        let own = head.sender == self.us.user_id;
+        let is_message = head.event_type == "m.room.message";
+        !is_said(&head.event_type)
+            || (!own && age < OBJECTIONS && (!is_message || interesting(&head.content, &self.us)))
+    }
+
+    /// Part of a room's state as it is now. Told again whatever was told of it before.
+    fn receive_current(&mut self, room: &RoomId, raw: &RawValue, now: BootTime, utc: i64) {
+        let Some(head) = self.head(raw) else { return };
+        // Its id is not remembered: that would look as if the timeline had been read up to it.
+        let age = head.age_by_clock(utc);
+        self.inbox.release(head.into_event(room.to_string(), age, now, false));
     }
 
     fn receive_sealed(
@@ -254,8 +328,9 @@ impl Courier {
     ) {
         let Some(head) = self.head(raw) else { return };
         let age = head.age(utc);
+        let for_us = !head.before_our_join() && head.sender != self.us.user_id;
         let lane = Lane { room: room.to_string(), sender: head.sender };
-        let sealed = Sealed { raw: Raw::from_json(raw.to_owned()), session, age, received: now };
+        let sealed = Sealed { raw: Raw::from_json(raw.to_owned()), session, age, received: now, for_us };
         let taken = self.inbox.push_sealed(now, &lane, &head.event_id, raw.get().len(), age, sealed);
         if matches!(taken, Taken::Waiting | Taken::TooOld) {
             Totals::count(&self.board.totals.undecrypted_events);
@@ -314,9 +389,19 @@ impl Courier {
         };
         let event = self
             .head(raw)
-            .filter(|head| is_wanted(&head.event_type))
+            .filter(|head| self.wants(head, age))
             .map(|head| head.into_event(room.to_string(), age, received, true));
         self.inbox.fill(id, event);
+    }
+
+    /// Gives up what waited too long for its key, and says so.
+    async fn expire(&mut self) -> Result<(), Gone> {
+        let given_up = self.inbox.expire(self.clock.now());
+        for (lane, event_id, _) in given_up.into_iter().filter(|(_, _, sealed)| sealed.for_us) {
+            let given_up = Delivery::Undecryptable { room: lane.room, sender: lane.sender, event_id };
+            self.out.send(given_up).await.map_err(|_| Gone)?;
+        }
+        self.flush().await
     }
 
     /// Hands over what an expiry or a key set free, as a batch of its own.
@@ -334,94 +419,17 @@ impl Courier {
         let events: VecDeque<RoomEvent> = self.inbox.drain().collect();
         for mut event in events {
             event.batch = self.batch;
-            self.handled.delivered(self.batch, event.event_id.clone(), self.clock.utc_micros());
-            self.out.send(Delivery::Event(Box::new(event))).await.map_err(|_| Gone)?;
+            // State may be told twice.
+            if event.state_key.is_none() {
+                self.handled.delivered(self.batch, event.event_id.clone(), self.clock.utc_micros());
+            }
+            let listened = event.received_at.saturating_since(self.started);
+            let missed = is_said(&event.event_type) && event.age_at_receipt > listened.min(self.lifetime);
+            let event = Box::new(event);
+            let delivery = if missed { Delivery::Missed(event) } else { Delivery::Event(event) };
+            self.out.send(delivery).await.map_err(|_| Gone)?;
         }
         Ok(())
-    }
-
-    /// Events before those of a limited timeline, oldest first, as far back as a call lives or to one we know.
-    /// After an unclean end, those of every room.
-    async fn read_gaps(
-        &mut self,
-        update: &RoomUpdates,
-        utc: i64,
-    ) -> BTreeMap<OwnedRoomId, Vec<TimelineEvent>> {
-        let mut gaps: Vec<(Room, Option<String>, bool)> = Vec::new();
-        if std::mem::take(&mut self.unclean) {
-            gaps.extend(self.client.joined_rooms().into_iter().map(|room| (room, None, true)));
-        } else {
-            for (id, joined) in &update.joined {
-                let timeline = &joined.timeline;
-                let reaches_back = timeline.events.iter().any(|event| self.is_boundary(event, utc, false));
-                if timeline.limited
-                    && !reaches_back
-                    && let Some(room) = self.client.get_room(id)
-                {
-                    gaps.push((room, timeline.prev_batch.clone(), false));
-                }
-            }
-        }
-        if gaps.is_empty() {
-            return BTreeMap::new();
-        }
-        let ends = tokio::time::Instant::now() + GAP_TIME;
-        let this = &*self;
-        let read: Vec<_> = stream::iter(gaps)
-            .map(|(room, from, all)| async move {
-                let (events, complete) = Box::pin(this.read_back(&room, from, all, utc, ends)).await;
-                (room.room_id().to_owned(), events, complete)
-            })
-            .buffer_unordered(GAPS_AT_ONCE)
-            .collect()
-            .await;
-        let unread = read.iter().filter(|(_, _, complete)| !complete).count();
-        if unread > 0 {
-            warn!(
-                rooms = unread,
-                "not all of what was missed could be read, a call may have been overlooked"
-            );
-        }
-        read.into_iter().map(|(room, events, _)| (room, events)).collect()
-    }
-
-    async fn read_back(
-        &self,
-        room: &Room,
-        mut from: Option<String>,
-        all: bool,
-        utc: i64,
-        ends: tokio::time::Instant,
-    ) -> (Vec<TimelineEvent>, bool) {
-        let mut newest_first = Vec::new();
-        let mut complete = false;
-        for _ in 0..PAGES {
-            let mut options = MessagesOptions::backward();
-            options.limit = UInt::from(PAGE);
-            options.from = from.take();
-            let page = match tokio::time::timeout_at(ends, room.messages(options)).await {
-                Ok(Ok(page)) => page,
-                Ok(Err(error)) => {
-                    debug!(room = %room.room_id(), fault = %fault_of(&error), "the room's history cannot be read");
-                    break;
-                }
-                Err(_) => break,
-            };
-            complete = page.end.is_none() || page.chunk.iter().any(|event| self.is_boundary(event, utc, all));
-            newest_first.extend(page.chunk);
-            from = page.end;
-            if complete {
-                break;
-            }
-        }
-        newest_first.reverse();
-        (newest_first, complete)
-    }
-
-    /// Nothing before this event is wanted: it is older than a call lives or, unless `all` are, already known.
-    fn is_boundary(&self, event: &TimelineEvent, utc: i64, all: bool) -> bool {
-        let Ok(head) = serde_json::from_str::<Stamp>(event.raw().json().get()) else { return false };
-        (!all && self.inbox.knows(&head.event_id)) || head.age(utc) >= self.lifetime
     }
 }
 

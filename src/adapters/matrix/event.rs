@@ -13,15 +13,32 @@ const LONGEST_EVENT: usize = 256 << 10;
 /// The longest event id that is looked at (specification: 255 bytes).
 const LONGEST_ID: usize = 512;
 
+/// State of group calls (MSC3401).
+pub(super) const CALL: &str = "org.matrix.msc3401.call";
+pub(super) const CALL_MEMBER: &str = "org.matrix.msc3401.call.member";
+pub(super) const MEMBER: &str = "m.room.member";
+
+/// Events that 1:1 calls are made of: of these each waits for its sender's earlier ones.
+pub(super) fn is_call_event(event_type: &str) -> bool {
+    event_type.starts_with("m.call.") || event_type.starts_with("org.matrix.call.")
+}
+
+/// What people say. A command in it counts only from our start on and while it is young.
+pub(super) fn is_said(event_type: &str) -> bool {
+    matches!(event_type, "m.room.message" | "m.reaction")
+}
+
 /// Event types that the calls, the commands and the room's description need. Everything else is dropped unread.
 pub(super) fn is_wanted(event_type: &str) -> bool {
-    event_type.starts_with("m.call.")
-        || event_type.starts_with("org.matrix.call.")
+    is_call_event(event_type)
         || matches!(
             event_type,
             "m.room.message"
                 | "m.reaction"
-                | "m.room.member"
+                | "m.room.redaction"
+                | CALL
+                | CALL_MEMBER
+                | MEMBER
                 | "m.room.name"
                 | "m.room.canonical_alias"
                 | "m.room.tombstone"
@@ -48,19 +65,24 @@ pub(super) struct Head {
     #[serde(rename = "type")]
     pub(super) event_type: String,
     #[serde(default)]
-    state_key: Option<String>,
+    pub(super) state_key: Option<String>,
     #[serde(default)]
     origin_server_ts: i64,
     #[serde(default)]
     unsigned: Unsigned,
     #[serde(default)]
-    content: Value,
+    pub(super) content: Value,
+    /// Of `m.room.redaction`, in rooms before version 11.
+    #[serde(default)]
+    redacts: Option<Value>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Unsigned {
     age: Option<Value>,
+    /// Our own membership when the event was sent (specification, "Membership of the user in unsigned").
+    membership: Option<Value>,
 }
 
 impl Unsigned {
@@ -90,19 +112,33 @@ impl Head {
         self.unsigned.age(self.origin_server_ts, utc_millis)
     }
 
+    /// Its age by the clocks of two machines: of a stored event the homeserver's count is as old as the store.
+    pub(super) fn age_by_clock(&self, utc_millis: i64) -> Duration {
+        Unsigned::default().age(self.origin_server_ts, utc_millis)
+    }
+
+    /// It was sent before we joined, as far as the homeserver says.
+    pub(super) fn before_our_join(&self) -> bool {
+        self.unsigned.membership.as_ref().is_some_and(|membership| membership != "join")
+    }
+
     pub(super) fn into_event(
-        self,
+        mut self,
         room_id: String,
         age: Duration,
         received: BootTime,
         encrypted: bool,
     ) -> RoomEvent {
+        if let (Some(redacts), Some(content)) = (self.redacts, self.content.as_object_mut()) {
+            content.entry("redacts").or_insert(redacts);
+        }
         RoomEvent {
             room_id,
             event_id: self.event_id,
             sender: self.sender,
             event_type: self.event_type,
             state_key: self.state_key,
+            origin_server_ts: self.origin_server_ts,
             content: self.content,
             age_at_receipt: age,
             received_at: received,
@@ -137,8 +173,31 @@ mod tests {
         assert!(is_wanted("m.call.invite"));
         assert!(is_wanted("org.matrix.call.sdp_stream_metadata_changed"));
         assert!(is_wanted("m.room.member"));
+        assert!(is_wanted("org.matrix.msc3401.call") && is_wanted("org.matrix.msc3401.call.member"));
         assert!(!is_wanted("m.room.encrypted"));
         assert!(!is_wanted("m.sticker"));
+    }
+
+    #[test]
+    fn a_redaction_names_its_event_in_its_content_whatever_the_room_version() {
+        for json in [
+            r#"{"event_id":"$2","sender":"@a:x","type":"m.room.redaction","redacts":"$1","content":{"reason":"x"}}"#,
+            r#"{"event_id":"$2","sender":"@a:x","type":"m.room.redaction","content":{"reason":"x","redacts":"$1"}}"#,
+        ] {
+            let head = Head::read(json).unwrap();
+            let event = head.into_event("!r:x".to_owned(), Duration::ZERO, BootTime(0), false);
+            assert_eq!(event.content, serde_json::json!({ "reason": "x", "redacts": "$1" }));
+        }
+    }
+
+    #[test]
+    fn an_event_from_before_our_join_is_known_as_such_if_the_homeserver_says_so() {
+        for (unsigned, expected) in
+            [(r#"{"membership":"invite"}"#, true), (r#"{"membership":"join"}"#, false), ("{}", false)]
+        {
+            let json = format!(r#"{{"event_id":"$1","sender":"@a:x","type":"m.x","unsigned":{unsigned}}}"#);
+            assert_eq!(Head::read(&json).unwrap().before_our_join(), expected, "{unsigned}");
+        }
     }
 
     #[test]

@@ -133,6 +133,20 @@ impl<T, U> Inbox<T, U> {
         Taken::Held
     }
 
+    /// An event whose place among its sender's others is of no matter: it waits for none of them.
+    pub fn push_past(&mut self, id: &str, event: T) -> Taken {
+        if !self.remember(id) {
+            return Taken::Repeated;
+        }
+        self.release(event);
+        Taken::Released
+    }
+
+    /// An event that is told whether it was seen before or not.
+    pub fn release(&mut self, event: T) {
+        self.outbox.push_back(event);
+    }
+
     /// An event whose key is not here, `bytes` long, sent `age` ago.
     pub fn push_sealed(
         &mut self,
@@ -164,15 +178,15 @@ impl<T, U> Inbox<T, U> {
         if let Some(entry) = self.entry_mut(&lane, id) {
             match event {
                 Some(event) => entry.body = Body::Ready(event),
-                None => self.remove_entry(&lane, id),
+                None => drop(self.remove_entry(&lane, id)),
             }
         }
         self.settle(&lane);
         self.tidy();
     }
 
-    /// Gives up the placeholders whose time is over.
-    pub fn expire(&mut self, now: BootTime) {
+    /// Gives up the placeholders whose time is over, and returns them.
+    pub fn expire(&mut self, now: BootTime) -> Vec<(Lane, String, U)> {
         let over: Vec<String> = self
             .lanes
             .values()
@@ -180,10 +194,13 @@ impl<T, U> Inbox<T, U> {
             .filter(|entry| matches!(entry.body, Body::Open { deadline, .. } if deadline <= now))
             .map(|entry| entry.id.clone())
             .collect();
-        for id in over {
-            self.give_up(&id);
-        }
+        let given_up = over.into_iter().filter_map(|id| {
+            let (lane, sealed) = self.give_up(&id)?;
+            Some((lane, id, sealed))
+        });
+        let given_up = given_up.collect();
         self.tidy();
+        given_up
     }
 
     /// Everything that may be delivered, in order.
@@ -235,20 +252,22 @@ impl<T, U> Inbox<T, U> {
         self.lanes.get_mut(lane)?.iter_mut().find(|entry| entry.id == id)
     }
 
-    fn remove_entry(&mut self, lane: &Lane, id: &str) {
-        if let Some(queue) = self.lanes.get_mut(lane)
-            && let Some(place) = queue.iter().position(|entry| entry.id == id)
-            && let Some(entry) = queue.remove(place)
-        {
-            self.held_bytes -= entry.bytes;
-        }
+    fn remove_entry(&mut self, lane: &Lane, id: &str) -> Option<Body<T, U>> {
+        let queue = self.lanes.get_mut(lane)?;
+        let place = queue.iter().position(|entry| entry.id == id)?;
+        let entry = queue.remove(place)?;
+        self.held_bytes -= entry.bytes;
+        Some(entry.body)
     }
 
-    fn give_up(&mut self, id: &str) {
-        if let Some(lane) = self.open.remove(id) {
-            self.given_up += 1;
-            self.remove_entry(&lane, id);
-            self.settle(&lane);
+    fn give_up(&mut self, id: &str) -> Option<(Lane, U)> {
+        let lane = self.open.remove(id)?;
+        self.given_up += 1;
+        let body = self.remove_entry(&lane, id);
+        self.settle(&lane);
+        match body {
+            Some(Body::Open { sealed, .. }) => Some((lane, sealed)),
+            _ => None,
         }
     }
 

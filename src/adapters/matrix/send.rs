@@ -37,26 +37,44 @@ pub(super) async fn send(
     limit: Duration,
 ) -> Result<String, SendError> {
     let transaction = TransactionId::new();
+    let sent = persist(room.room_id().as_str(), limit, || {
+        let attempt = room.send_raw(event_type, content.clone()).with_transaction_id(&transaction);
+        Box::pin(attempt.into_future())
+    });
+    sent.await.map(|sent| sent.response.event_id.to_string())
+}
+
+/// Makes the same request until it is answered for good or `limit` has passed: after 429, 5xx and silence it is made
+/// again, with growing waits between. `room` is for the error of a room that we are not in.
+pub(super) async fn persist<T, E, F>(
+    room: &str,
+    limit: Duration,
+    mut request: impl FnMut() -> F,
+) -> Result<T, SendError>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Into<matrix_sdk::Error>,
+{
     let ends = Instant::now() + limit;
     let mut back_off = BackOff::new(FIRST_WAIT, LONGEST_WAIT);
     let mut last = "no answer".to_owned();
     loop {
-        let attempt = room.send_raw(event_type, content.clone()).with_transaction_id(&transaction);
-        let sent = tokio::time::timeout_at(ends, Box::pin(attempt.into_future())).await;
-        let asked = match sent {
+        let asked = match tokio::time::timeout_at(ends, request()).await {
             Err(_) => return Err(SendError::TooLate { limit, last }),
-            Ok(Ok(sent)) => return Ok(sent.response.event_id.to_string()),
-            Ok(Err(matrix_sdk::Error::WrongRoomState(_))) => {
-                return Err(SendError::NotInRoom { room: room.room_id().to_string() });
-            }
-            Ok(Err(error)) => match fault_of(&error) {
-                Fault::TokenRevoked => return Err(SendError::TokenRevoked),
-                Fault::Refused { code, .. } => return Err(SendError::Refused { code }),
-                Fault::Internal(detail) => return Err(SendError::Internal { detail }),
-                fault => {
-                    last = fault.to_string();
-                    if let Fault::Limited(asked) = fault { asked } else { None }
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => match error.into() {
+                matrix_sdk::Error::WrongRoomState(_) => {
+                    return Err(SendError::NotInRoom { room: room.to_owned() });
                 }
+                error => match fault_of(&error) {
+                    Fault::TokenRevoked => return Err(SendError::TokenRevoked),
+                    Fault::Refused { code, .. } => return Err(SendError::Refused { code }),
+                    Fault::Internal(detail) => return Err(SendError::Internal { detail }),
+                    fault => {
+                        last = fault.to_string();
+                        if let Fault::Limited(asked) = fault { asked } else { None }
+                    }
+                },
             },
         };
         let wait = back_off.next(asked);

@@ -1,0 +1,118 @@
+//! The state of rooms: sending it, our name in a room, and who may do what.
+
+use std::time::Duration;
+
+use matrix_sdk::deserialized_responses::RawAnySyncOrStrippedState;
+use matrix_sdk::ruma::UserId;
+use matrix_sdk::ruma::events::StateEventType;
+use matrix_sdk::{Client, Room};
+use recorder_actors::ports::{Relation, RoomPowers};
+use recorder_core::call::Announcement;
+use serde_json::{Value, json};
+
+use super::powers::{Creation, powers};
+use super::send::{SendError, persist};
+use super::{MatrixAccount, content, send};
+
+const MEMBER: &str = "m.room.member";
+
+impl MatrixAccount {
+    /// Sends a state event. Tried again after 429, 5xx and silence until `limit` has passed.
+    pub async fn send_state(
+        &self,
+        room_id: &str,
+        event_type: &str,
+        state_key: &str,
+        content: &Value,
+        limit: Duration,
+    ) -> Result<(), SendError> {
+        let room = self.room(room_id)?;
+        let sent = persist(room_id, limit, || {
+            Box::pin(room.send_state_event_raw(event_type, state_key, content).into_future())
+        });
+        sent.await.map(drop)
+    }
+
+    /// Says something; the event's id.
+    pub async fn say(
+        &self,
+        room_id: &str,
+        message: &Announcement,
+        relation: &Relation,
+        limit: Duration,
+    ) -> Result<String, SendError> {
+        self.send(room_id, "m.room.message", content::message(message, relation), limit).await
+    }
+
+    /// Reacts to an event. Reactions are not encrypted, in no client.
+    pub async fn react(
+        &self,
+        room_id: &str,
+        event: &str,
+        key: &str,
+        limit: Duration,
+    ) -> Result<String, SendError> {
+        send::send(&self.room(room_id)?, "m.reaction", content::reaction(event, key), limit).await
+    }
+
+    /// Our name in this room only, everything else of our membership stays; `None` puts the account's own name back.
+    pub async fn set_room_name(
+        &self,
+        room_id: &str,
+        name: Option<&str>,
+        limit: Duration,
+    ) -> Result<(), SendError> {
+        let room = self.room(room_id)?;
+        let own = room.own_user_id().to_owned();
+        let name = match name {
+            Some(name) => Some(name.to_owned()),
+            None => profile_name(&self.shared.client, limit).await?,
+        };
+        let earlier = state_content(&room, StateEventType::RoomMember, own.as_str()).await;
+        let mut member = earlier.filter(Value::is_object).unwrap_or_else(|| json!({}));
+        if member.get("displayname").and_then(Value::as_str) == name.as_deref() {
+            return Ok(());
+        }
+        member["membership"] = "join".into();
+        match name {
+            Some(name) => member["displayname"] = name.into(),
+            None => drop(member.as_object_mut().and_then(|member| member.remove("displayname"))),
+        }
+        self.send_state(room_id, MEMBER, own.as_str(), &member, limit).await
+    }
+
+    /// Who may do what, as far as the last sync says; `None` for a room that we are not in.
+    pub async fn powers(&self, room_id: &str) -> Option<RoomPowers> {
+        let room = self.room(room_id).ok()?;
+        let levels = state_content(&room, StateEventType::RoomPowerLevels, "").await;
+        let info = room.clone_info();
+        let creators: Vec<String> =
+            info.creators().unwrap_or_default().iter().map(ToString::to_string).collect();
+        let rules = info.room_version_rules_or_default().authorization;
+        let creation = Creation { creators: &creators, privileged: rules.explicitly_privilege_room_creators };
+        let encrypted = room.encryption_state().is_encrypted();
+        let own: &UserId = room.own_user_id();
+        Some(powers(levels.as_ref(), &creation, own.as_str(), encrypted))
+    }
+}
+
+/// The account's display name, as its profile says.
+pub(super) async fn profile_name(client: &Client, limit: Duration) -> Result<Option<String>, SendError> {
+    let account = client.account();
+    let name = persist("", limit, || Box::pin(account.get_display_name())).await;
+    match name {
+        // An account without any profile.
+        Err(SendError::Refused { code }) if code == "M_NOT_FOUND" => Ok(None),
+        name => name,
+    }
+}
+
+/// Content of a state event of the store.
+async fn state_content(room: &Room, event_type: StateEventType, state_key: &str) -> Option<Value> {
+    let event = room.get_state_event(event_type, state_key).await.ok().flatten()?;
+    let content = match event {
+        RawAnySyncOrStrippedState::Sync(event) => event.get_field::<Value>("content"),
+        RawAnySyncOrStrippedState::Stripped(event) => event.get_field::<Value>("content"),
+    };
+    content.ok().flatten()
+}
