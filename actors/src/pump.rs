@@ -21,7 +21,7 @@ use crate::supervise::{lock, panic_text};
 use crate::track_file::Recording;
 
 /// Between two rounds of a pump with segments. A ring holds at least 2 s.
-const TICK: Duration = Duration::from_millis(25);
+const TICK: Duration = Duration::from_millis(50);
 
 /// What a segment's turn needs besides itself.
 pub(crate) struct PumpWorld {

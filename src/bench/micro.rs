@@ -25,6 +25,8 @@ use crate::calling::{CallingError, VideoLoad};
 const BATCH: usize = 2_000;
 /// Batches of each kind, taking turns.
 const BATCHES: usize = 60;
+/// Milliseconds of media after which a cluster is handed over, as the recording path does it.
+const HAND_OVER_MS: u64 = 250;
 /// Arrival of the first packet.
 const BEGIN: BootTime = BootTime::from_nanos(1_000_000_000);
 
@@ -166,6 +168,7 @@ struct Recording {
     writer: MatroskaWriter,
     clock_rate: i64,
     first: Option<i64>,
+    handed_over_ms: u64,
     out: Vec<u8>,
 }
 
@@ -190,10 +193,10 @@ impl Recording {
             video: (kind == MediaKind::Video).then_some(video),
             codec_private: None,
         };
-        let mut out = Vec::with_capacity(4 << 20);
+        let mut out = Vec::new();
         let writer = MatroskaWriter::new(&header, &mut out);
         let receiver = TrackReceiver::new(codec, codec.clock_rate(), ReceiverSettings::default(), 0);
-        Self { receiver, writer, clock_rate: codec.clock_rate().into(), first: None, out }
+        Self { receiver, writer, clock_rate: codec.clock_rate().into(), first: None, handed_over_ms: 0, out }
     }
 
     fn take(&mut self, batch: Vec<RtpPacket>) {
@@ -204,9 +207,6 @@ impl Recording {
                 self.put(output);
             }
         }
-        // As if handed to the disk.
-        black_box(&self.out);
-        self.out.clear();
     }
 
     fn put(&mut self, output: ReceiverOutput) {
@@ -215,6 +215,12 @@ impl Recording {
         let timestamp_ms = u64::try_from((frame.rtp_time - first) * 1_000 / self.clock_rate).unwrap_or(0);
         // A frame that cannot be written is missing from the count at the end.
         let _ = self.writer.write_frame(timestamp_ms, frame.key, &frame.data, &mut self.out);
+        if timestamp_ms >= self.handed_over_ms + HAND_OVER_MS {
+            self.handed_over_ms = timestamp_ms;
+            self.writer.flush(&mut self.out);
+            // As if given to a lane, which frees it.
+            drop(black_box(std::mem::take(&mut self.out)));
+        }
     }
 
     /// Packets written.

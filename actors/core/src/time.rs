@@ -23,7 +23,8 @@ impl BootTime {
 
     /// Seconds from `earlier` to `self`, negative if `self` lies before it.
     pub fn seconds_since(self, earlier: Self) -> f64 {
-        (i128::from(self.0) - i128::from(earlier.0)) as f64 / 1e9
+        let apart = self.0.abs_diff(earlier.0) as f64 / 1e9;
+        if self < earlier { -apart } else { apart }
     }
 
     /// Time from `earlier` to `self`, zero if `self` lies before it.

@@ -158,6 +158,11 @@ impl Connection {
         self.over
     }
 
+    /// Its handshake is over and its path is not being looked for.
+    pub fn is_established(&self) -> bool {
+        self.facts.state() == ConnectionState::Connected
+    }
+
     /// When [`Connection::timeout`] is due.
     pub fn next_timeout(&self) -> Instant {
         self.next_timeout.min(self.next_tick)

@@ -133,6 +133,10 @@ impl TrackReceiver {
         self.dropped_before += u64::from(packet.skipped.dropped_by_us);
         let arrival = packet.arrival;
         self.release(arrival);
+        if self.reorder.pass_in_sequence(&packet) {
+            self.take(packet);
+            return;
+        }
         let (fate, stray_is_late) = self.reorder.insert(packet);
         match fate {
             Arrival::Taken => {}
@@ -232,6 +236,9 @@ impl TrackReceiver {
     }
 
     fn release(&mut self, now: BootTime) {
+        if !self.reorder.has_any() {
+            return;
+        }
         while let Some(released) = self.reorder.release(now) {
             match released {
                 Released::Packet(packet) => self.take(packet),

@@ -1,7 +1,7 @@
 //! Puts packets back into sequence, waits for retransmissions, and tells duplicates, late packets and losses apart.
 //!
 //! Holes expire by time (RFC 3550 gives no rule; the recorder is in no hurry). A packet in sequence passes straight
-//! through and touches no map.
+//! through ([`ReorderBuffer::pass_in_sequence`]) and touches no map.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -79,6 +79,19 @@ impl ReorderBuffer {
         }
     }
 
+    /// Whether `packet` is the one awaited while nothing else is in here: it need not be inserted, and has left already.
+    pub fn pass_in_sequence(&mut self, packet: &RtpPacket) -> bool {
+        let passes = self.next == Some(packet.sequence)
+            && packet.sequence >= self.highest
+            && self.stray.is_none()
+            && !self.has_any();
+        if passes {
+            self.highest = packet.sequence;
+            self.pass(packet);
+        }
+        passes
+    }
+
     /// Takes a packet in arrival order. Two fates may fall: that of this packet, and `Late` for a stray one before it.
     pub fn insert(&mut self, packet: RtpPacket) -> (Arrival, bool) {
         let mut stray_is_late = false;
@@ -154,6 +167,11 @@ impl ReorderBuffer {
         let count = until - next;
         self.advance(next, count, false);
         Some(Released::Hole(count))
+    }
+
+    /// Something is held that may leave now or later.
+    pub fn has_any(&self) -> bool {
+        !self.held.is_empty() || !self.ready.is_empty()
     }
 
     /// The packet whose successor never told whether the sender restarted.
