@@ -102,6 +102,9 @@ pub async fn feed(
     while let Some(delivery) = deliveries.recv().await {
         let batch_over = match delivery {
             Delivery::Event(event) => {
+                if is_transfer(&event.event_type) {
+                    tracing::debug!(room = %event.room_id, sender = %event.sender, "a call transfer is ignored");
+                }
                 let allowed = settings.allows(&event.sender);
                 events.push(supervisor::Delivery {
                     allowed,
@@ -136,6 +139,11 @@ pub async fn feed(
             account.handled(batch);
         }
     }
+}
+
+/// MSC2747. We do not say that we can be transferred, so nobody should ask.
+fn is_transfer(event_type: &str) -> bool {
+    matches!(event_type, "m.call.replaces" | "org.matrix.call.replaces")
 }
 
 /// Waits for a supervisor where one is being started again; a message that kills it is lost, the next one is not.

@@ -29,6 +29,7 @@ export class World {
     await writeFile(world.truthFile, '');
     world.browsers = new Map();
     world.users = new Map();
+    world.voices = new Map();
     world.callers = [];
     onExit(() => world.#cleanUp());
     // The homeserver takes longest.
@@ -65,10 +66,11 @@ export class World {
     return this.users.get(name);
   }
 
-  /** A caller with a voice of its own. `browser`: chromium or firefox; other options go to the page's login. */
+  /** A caller with a voice of its own, the same on all devices of a user. `browser`: chromium or firefox; other options go to the page's login. */
   async caller(name, { browser = 'chromium', ...options } = {}) {
     const [user, engine] = await Promise.all([this.user(name), this.browser(browser)]);
-    const number = this.callers.length % 14;
+    if (!this.voices.has(name)) this.voices.set(name, this.voices.size % 14);
+    const number = this.voices.get(name);
     const voice = { left: 400 + 40 * number, right: 1000 + 40 * number };
     const caller = await Caller.open(engine, this.pages.url, this.homeserver, user, {
       ...options,

@@ -12,6 +12,8 @@ logger.setLevel?.('warn', false);
 
 let client;
 let call;
+/** Every call whose log of frames was not taken yet. */
+let calls = [];
 const incoming = [];
 const timeline = [];
 
@@ -19,6 +21,7 @@ const mark = (what, detail = {}) => timeline.push({ at: Date.now(), what, ...det
 
 function watch(newCall) {
   call = newCall;
+  calls.push(call);
   mark('state', { state: call.state });
   call.on(sdk.CallEvent.State ?? 'state', (state) => mark('state', { state }));
   call.on('error', (error) => mark('error', { code: error.code, message: String(error.message) }));
@@ -187,14 +190,30 @@ window.caller = {
       kind: sender.track?.kind ?? null,
     })),
 
-  /** JSON lines of everything the current call sent since the last call of this. */
+  /** JSON lines of everything that calls sent since the last call of this. */
   async truth() {
-    const taken = await takeTruth(call?.peerConn ?? connections.at(-1));
-    const call_id = call?.callId ?? null;
-    return taken
-      .map((frame) => JSON.stringify({ call_id, user_id: client.getUserId(), ...frame }))
-      .join('\n');
+    const lines = [];
+    for (const { callId: call_id, peerConn } of calls.length ? calls : [{ callId: null }]) {
+      const taken = await takeTruth(peerConn ?? connections.at(-1));
+      for (const frame of taken) lines.push(JSON.stringify({ call_id, user_id: client.getUserId(), ...frame }));
+    }
+    calls = calls.filter((one) => one === call);
+    return lines.join('\n');
   },
+
+  /** Nothing more is sent; the call stands. */
+  async stopSending() {
+    await Promise.all(call.peerConn.getSenders().map((sender) => sender.replaceTrack(null)));
+  },
+
+  /** Hangs up and calls again in the same turn of the page. */
+  async callAgain(roomId) {
+    call.hangup('user_hangup', false);
+    return window.caller.placeCall(roomId);
+  },
+
+  /** Ends the call as a client does that has a reason of its own. */
+  hangUpBecause: (reason) => call.hangup(reason, false),
 
   /** An offer of real audio and video whose connection is not used, for invites sent by hand. */
   async makeOffer() {
