@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod candidates;
 pub mod connection;
+pub mod continuity;
 pub mod demux;
 pub mod dial;
 pub mod facts;
@@ -21,6 +22,7 @@ pub mod socket;
 #[cfg(test)]
 mod tests;
 pub mod tile;
+pub mod trickle;
 pub mod turn;
 pub mod waiting;
 

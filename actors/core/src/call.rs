@@ -5,6 +5,7 @@ mod announce;
 mod compose;
 mod desk;
 mod one_to_one;
+mod pace;
 mod signal;
 
 pub(crate) use compose::Envelope;

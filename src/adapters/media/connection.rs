@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::answer::{self, Written};
 use super::candidates::{self, Remote};
+use super::continuity;
 use super::facts::Facts;
 use super::intake::{Agreed, Head, Intake, Outcome, Settled};
 use super::net::{Moment, Outbox};
@@ -26,6 +27,7 @@ use super::offer::{Offer, stack_mid};
 use super::shared::Shared;
 use super::socket::Datagram;
 use super::tile::TileSender;
+use super::trickle::Trickle;
 use super::waiting::Waiting;
 
 /// Remote candidates taken in a connection's life; those beyond are counted and ignored.
@@ -58,6 +60,7 @@ pub struct Connection {
     pub(super) pending: Option<SdpPendingOffer>,
     pub(super) tile: Option<TileSender>,
     remote_candidates: u32,
+    pub(super) trickle: Trickle,
     /// Keys are there: packets can be decrypted.
     ready: bool,
     waiting: Waiting,
@@ -135,6 +138,7 @@ impl Connection {
             facts,
             over: false,
             remote_candidates: 0,
+            trickle: Trickle::default(),
             ready: false,
             waiting: Waiting::default(),
             last_instant: now.instant,
@@ -193,6 +197,7 @@ impl Connection {
             ));
         }
         self.place_tile(&mut offer);
+        continuity::check(&self.offer.lines, &offer.lines)?;
         let restarted = offer.ufrag.is_some() && offer.ufrag != self.offer.ufrag;
         let stack_answer = accept(&mut self.rtc, &offer)?;
         let fragment = self.local_fragment();
@@ -214,6 +219,10 @@ impl Connection {
     }
 
     pub(super) fn adopt(&mut self, offer: Offer, written: &Written) {
+    fn adopt(&mut self, offer: Offer, written: &Written) {
+        for text in self.trickle.adopt(offer.ufrag.as_deref()) {
+            self.add_candidate(&text);
+        }
         for text in &offer.candidates {
             self.add_candidate(text);
         }
@@ -234,8 +243,8 @@ impl Connection {
         }
     }
 
-    /// One trickled or offered candidate.
-    pub fn add_candidate(&mut self, text: &str) {
+    /// One candidate of the description in force.
+    pub(super) fn add_candidate(&mut self, text: &str) {
         if self.remote_candidates >= MAX_REMOTE_CANDIDATES {
             self.shared.stats.candidates_refused.fetch_add(1, Ordering::Relaxed);
             return;

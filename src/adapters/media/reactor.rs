@@ -425,7 +425,7 @@ impl Reactor {
     fn add_candidates(&mut self, id: ConnectionId, candidates: &[RemoteCandidate]) {
         self.with(id, |connection, net| {
             for candidate in candidates {
-                connection.add_candidate(&candidate.candidate);
+                connection.add_trickled(candidate);
             }
             connection.timeout(moment(), net);
         });

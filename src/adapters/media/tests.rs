@@ -5,6 +5,7 @@ mod caller;
 mod descriptions;
 mod dial;
 mod faults;
+mod later_offers;
 mod relay;
 
 use std::sync::Arc;

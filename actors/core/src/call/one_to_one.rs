@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::compose::{Envelope, Outgoing};
+use super::pace::Pace;
 use super::signal::{
     CallSignal, DescriptionKind, Purpose, RemoteCandidate, SignalBody, StreamMetadata, Version,
 };
@@ -149,8 +150,11 @@ pub struct OneToOne {
     waiting: Vec<RemoteCandidate>,
     recording: bool,
     negotiating: bool,
-    /// The newest offer that came while another was being applied.
+    /// The newest offer that came while another was being applied, or before its turn.
     next_offer: Option<String>,
+    pace: Pace,
+    /// The last time it was told.
+    now: BootTime,
 }
 
 impl OneToOne {
@@ -179,6 +183,8 @@ impl OneToOne {
             recording: false,
             negotiating: false,
             next_offer: None,
+            pace: Pace::new(invite.received),
+            now: invite.received,
         };
         (call, vec![CallAction::Open { offer }])
     }
@@ -211,6 +217,7 @@ impl OneToOne {
         if matches!(self.phase, CallPhase::Ended(_)) {
             return vec![CallAction::Ignored];
         }
+        self.now = self.now.max(now);
         if signal.sender == self.me {
             // Another device of ours took or refused the call before we did.
             return match (self.phase, signal.body) {
@@ -280,13 +287,13 @@ impl OneToOne {
         if self.envelope.version == Version::V0 {
             return vec![CallAction::Ignored];
         }
-        if self.negotiating || self.is_opening() {
-            // Strictly one after the other; of those that wait the newest counts.
-            self.next_offer = Some(sdp);
-            return Vec::new();
+        // Strictly one after the other, and no more than can be answered; of those that wait the newest counts.
+        let replaced = self.next_offer.replace(sdp).is_some();
+        let mut actions = self.next_offer();
+        if replaced {
+            actions.push(CallAction::Ignored);
         }
-        self.negotiating = true;
-        vec![CallAction::Renegotiate { offer: sdp }]
+        actions
     }
 
     /// The media plane's answer to [`CallAction::Open`]: `None` if the offer cannot be used.
@@ -328,11 +335,19 @@ impl OneToOne {
         actions
     }
 
+    /// The offer that waits, if it is its turn.
     fn next_offer(&mut self) -> Vec<CallAction> {
-        match self.next_offer.take() {
-            Some(sdp) => self.offer(sdp),
-            None => Vec::new(),
+        let over = matches!(self.phase, CallPhase::Ended(_));
+        if self.negotiating
+            || over
+            || self.is_opening()
+            || self.next_offer.is_none()
+            || !self.pace.take(self.now)
+        {
+            return Vec::new();
         }
+        self.negotiating = true;
+        self.next_offer.take().map(|offer| CallAction::Renegotiate { offer }).into_iter().collect()
     }
 
     /// The connection's level, told at every change and at will.
@@ -369,6 +384,12 @@ impl OneToOne {
 
     /// Time passed.
     pub fn tick(&mut self, now: BootTime) -> Vec<CallAction> {
+        self.now = self.now.max(now);
+        let late = self.look_at_limits(now);
+        if late.is_empty() { self.next_offer() } else { late }
+    }
+
+    fn look_at_limits(&mut self, now: BootTime) -> Vec<CallAction> {
         let (since, limit, end, reason) = match self.phase {
             CallPhase::Connecting { since } => (since, CONNECT_LIMIT, CallEnd::ConnectionLost, "ice_timeout"),
             CallPhase::Disconnected { since } => {
@@ -436,3 +457,7 @@ pub fn source_of(kind: MediaKind, msid_stream: Option<&str>, metadata: Option<&S
 #[cfg(test)]
 #[path = "one_to_one_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "one_to_one_bad_input.rs"]
+mod bad_input;
