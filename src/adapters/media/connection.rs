@@ -219,7 +219,6 @@ impl Connection {
     }
 
     pub(super) fn adopt(&mut self, offer: Offer, written: &Written) {
-    fn adopt(&mut self, offer: Offer, written: &Written) {
         for text in self.trickle.adopt(offer.ufrag.as_deref()) {
             self.add_candidate(&text);
         }
