@@ -22,6 +22,9 @@ use crate::supervise::{Check, Link, Slot};
 use crate::supervisor::{Deliver, Delivery, ShutDown, SupervisorActor, SupervisorShared};
 use crate::world::{GroupSettings, Numbers, TreeSettings, World};
 
+/// Generation of every actor, by its path.
+pub type Generations = HashMap<String, Generation>;
+
 /// A whole tree.
 pub struct Tree {
     pub board: Arc<Board>,
@@ -123,7 +126,9 @@ impl Tree {
     ) -> bool {
         if event_type.starts_with("m.call") {
             content["version"] = json!("1");
-            content["party_id"] = json!("ADA");
+            if content.get("party_id").is_none() {
+                content["party_id"] = json!("ADA");
+            }
             if content.get("call_id").is_none() {
                 content["call_id"] = json!("c1");
             }
@@ -182,7 +187,7 @@ impl Tree {
     }
 
     /// Generation of every actor, by its path.
-    pub fn generations(&self) -> HashMap<String, Generation> {
+    pub fn generations(&self) -> Generations {
         self.board.actors().iter().map(|actor| (actor.path.clone(), actor.generation)).collect()
     }
 
