@@ -5,8 +5,8 @@ import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 
-import { assertRight, countsAfter, seconds } from './expect.mjs';
-import { badOffers, candidateBatches, hostileIds, offerOf } from './invites.mjs';
+import { assertRight, countsAfter, seconds, segmentsOf } from './expect.mjs';
+import { badLaterOffers, badOffers, candidateBatches, hostileIds, offerOf } from './invites.mjs';
 import { leave, until } from './processes.mjs';
 import { World } from './world.mjs';
 
@@ -208,6 +208,81 @@ describe('bad input', () => {
     assert.ok((await world.recorder.calls()).length <= 20, 'more calls than calls.max');
     for (let at = 0; at < ids.length; at += 20) await Promise.all(ids.slice(at, at + 20).map(hangup));
     await wellAfter();
+  });
+
+  test('whatever is sent into a running call in its name or beside it, the recording goes on', async () => {
+    const cleo = await world.caller('cleo');
+    const place = await cleo.roomWith(world.recorderId);
+    await cleo.do('invite', place, raw.userId);
+    await raw.join(place);
+    const forged = await world.synapse.login(await world.user('cleo'), 'forged');
+    const { callId } = await cleo.call(place);
+    const own = { call_id: callId, version: '1', party_id: cleo.deviceId };
+    await seconds(1);
+    const offers = Object.values(badLaterOffers(await cleo.do('localDescription')));
+    const negotiate = (sdp, type = 'offer') => ({ description: { type, sdp }, lifetime: 60_000 });
+    const streams = {
+      sdp_stream_metadata: {
+        nowhere: { purpose: 'm.screenshare', audio_muted: true },
+        odd: { purpose: 'm.hologram' },
+      },
+    };
+    const candidates = {
+      candidates: [
+        { candidate: 'candidate:1 1 udp 1 127.0.0.1 9 typ host', sdpMid: '0', usernameFragment: 'gone' },
+      ],
+    };
+    // In the name of the caller's own device: refused one by one, or taken down and no more.
+    const inItsName = [
+      ...offers.map((sdp) => ['m.call.negotiate', negotiate(sdp)]),
+      ['m.call.negotiate', negotiate('v=0', 'answer')],
+      ['m.call.negotiate', {}],
+      ['m.call.sdp_stream_metadata_changed', streams],
+      ['m.call.candidates', candidates],
+      ['m.call.answer', { answer: { type: 'answer', sdp: 'v=0' } }],
+      ['m.call.replaces', { replacement_id: 'r', create_call: 'x', lifetime: 60_000 }],
+    ];
+    // By somebody else in the room who pretends to be the caller, and by another device of the caller.
+    const beside = [
+      ['m.call.negotiate', negotiate(offers[0])],
+      ['m.call.candidates', candidates],
+      ['m.call.select_answer', { selected_party_id: 'ELSEWHERE' }],
+      ['m.call.reject', {}],
+      ['m.call.hangup', { reason: 'user_hangup' }],
+    ];
+    const sent = 2 * (inItsName.length + 2 * beside.length);
+    await countsAfter(
+      world.recorder,
+      async () => {
+        // Each of them twice.
+        for (const [type, content] of [...inItsName, ...inItsName])
+          await forged.send(place, type, { ...own, ...content });
+        for (const [type, content] of [...beside, ...beside]) {
+          await raw.send(place, type, { ...own, ...content });
+          await forged.send(place, type, { ...own, party_id: forged.deviceId, ...content });
+        }
+      },
+      // Metadata and candidates in the caller's own name are taken.
+      ({ signals_ignored }) => signals_ignored >= sent - 6,
+      30_000,
+    );
+    // A hundred offers as fast as they can be sent.
+    for (let at = 0; at < 100; at += 10) {
+      await Promise.all(
+        offers.slice(0, 10).map((sdp) => forged.send(place, 'm.call.negotiate', { ...own, ...negotiate(sdp) })),
+      );
+    }
+    await seconds(2);
+    const { directory, manifest } = await world.hangUp(cleo, callId);
+    assert.equal(manifest.end_reason, 'hangup');
+    assert.deepEqual(
+      segmentsOf(manifest).map(({ opened_because }) => opened_because),
+      ['first', 'first'],
+      'no file was cut',
+    );
+    assert.ok(manifest.events.length < 100, `${manifest.events.length} events`);
+    await assertRight(world, directory, { content: false });
+    await cleo.close();
   });
 
   test('the good call was recorded whole', async () => {

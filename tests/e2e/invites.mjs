@@ -61,3 +61,21 @@ export const hostileIds = [
   '\u202egnp.exe',
   ' ',
 ];
+
+/** name -> a later offer made from the one in force (`sdp`) that must be refused. */
+export function badLaterOffers(sdp) {
+  const [session, ...media] = sdp.split(/(?=^m=)/m);
+  const audio = media.find((part) => part.startsWith('m=audio'));
+  const video = media.find((part) => part.startsWith('m=video'));
+  const mid = (part) => /^a=mid:.*$/m.exec(part)[0];
+  return {
+    'fewer m-lines': session + media.slice(0, 1).join(''),
+    'no m-lines': session,
+    'm-lines in another order': session + [...media].reverse().join(''),
+    'other mids': sdp.replace(/^a=mid:/gm, 'a=mid:other'),
+    'the same mid twice': session + media.map((part) => part.replace(mid(part), mid(media[0]))).join(''),
+    'audio turned into video': session + video.replace(mid(video), mid(audio)) + media.slice(1).join(''),
+    'no codecs': sdp.replace(/^a=rtpmap:.*\r?\n/gm, ''),
+    ...badOffers,
+  };
+}
