@@ -151,6 +151,11 @@ impl PeerActor {
         if shared.ice_restarts.swap(facts.ice_restarts, Ordering::Relaxed) < facts.ice_restarts {
             let at_s = shared.session.now_s();
             shared.session.tell(event(at_s, EventKind::IceRestarted, Some(&shared.participant), None));
+            for track in shared.tracks() {
+                if let Some(segment) = &*lock(&track.shared.current) {
+                    segment.control.note_reconnect();
+                }
+            }
         }
         self.keep_writers_running();
         if wanted.stop {

@@ -114,6 +114,11 @@ impl SegmentControl {
         }
     }
 
+    /// The path was made anew: a pause that ends now is put down to that, unless something else is said of it.
+    pub fn note_reconnect(&self) {
+        let _ = self.cause.compare_exchange(0, 4, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// Pump only, when media came back: the cause noted since the last call.
     pub fn take_pause_cause(&self) -> Option<GapCause> {
         let code = self.cause.load(Ordering::Relaxed);

@@ -76,6 +76,30 @@ export class Course {
     for (const name of names) await this.step(name, ms);
   }
 
+  /** The caller's `path` (of udp_path.mjs) is gone for `ms`; waits until media flows again. */
+  async networkGone(path, ms) {
+    const { caller } = this;
+    const from = Date.now();
+    const wanted = (await caller.do('negotiations')) + this.prediction.apply('networkGone');
+    path.gone = true;
+    await wait(ms);
+    path.gone = false;
+    await until(
+      'the call to be connected again',
+      async () => {
+        const [state, answered] = [await caller.do('connection'), await caller.do('negotiations')];
+        if (state !== 'connected' || answered < wanted) throw new Error(`${state}, ${answered} answers`);
+        return true;
+      },
+      { timeoutMs: 20_000, everyMs: 20 },
+    );
+    const to = Date.now();
+    this.log.push({ name: 'networkGone', back: ['microphone', 'camera'], from: to, to });
+    this.outage = { from, to };
+    this.gapCauses = { microphone: 'reconnect', camera: 'reconnect' };
+    return to - from - ms;
+  }
+
   /** Hangs up, judges everything; figures for the report. */
   async end({ content = true } = {}) {
     const after = await this.actors();

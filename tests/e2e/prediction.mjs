@@ -32,8 +32,9 @@ export class Prediction {
   tracks = new Map();
   /** Events of the participant, not of a track. */
   events = { joined: 1, left: 1 };
+  /** The client holds; its last offer said so. */
+  holding = false;
   held = false;
-  sharing = { screen: false, 'screen-audio': false };
 
   constructor({ audio = true, video = true } = {}) {
     if (audio) this.#lineOn('microphone');
@@ -109,23 +110,27 @@ export class Prediction {
     return this.#offer();
   }
 
+  // Each line becomes `sendonly`. Our answers are `recvonly`, so a line that sends is that already, and the client finds
+  // nothing to offer: a hold goes unsaid until an offer is made for something else.
   hold() {
-    for (const [source, track] of this.tracks) {
-      track.states.held += 1;
-      this.#lineAgain(source);
-    }
-    this.#event('held');
-    return this.#offer();
+    this.holding = true;
+    const stopped = [...this.tracks.values()].some(({ sends }) => !sends);
+    return stopped ? this.#offer() : 0;
   }
 
   unhold() {
-    this.#event('unheld');
-    return this.#offer();
+    this.holding = false;
+    return this.held ? this.#offer() : 0;
   }
 
   restartIce() {
     this.#event('ice_restarted');
     return this.#offer();
+  }
+
+  // The client restarts ICE when the path is silent; media pauses, and goes on in the same files.
+  networkGone() {
+    return this.restartIce();
   }
 
   /** Everything as comparable values: {source: {segments, states, events}} and the participant's events. */
@@ -144,6 +149,18 @@ export class Prediction {
 
   #offer() {
     this.#event('renegotiated');
+    if (this.holding && !this.held) {
+      this.held = true;
+      for (const [source, track] of this.tracks) {
+        track.states.held += 1;
+        // Also one that has nothing to send.
+        this.#lineAgain(source);
+      }
+      this.#event('held');
+    } else if (!this.holding && this.held) {
+      this.held = false;
+      this.#event('unheld');
+    }
     return 1;
   }
 
@@ -208,6 +225,12 @@ export function told({ participants, events }) {
   const common = {};
   for (const { kind, track, detail } of events) {
     if (!track) common[kind] = (common[kind] ?? 0) + (detail?.count ?? 1);
+  }
+  // How long a path must be silent to be called disconnected is the stack's matter; it must be so as often as it is connected
+  // again.
+  if (common.disconnected === common.connected) {
+    delete common.disconnected;
+    delete common.connected;
   }
   return { tracks, events: common };
 }

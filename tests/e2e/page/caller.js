@@ -4,6 +4,7 @@ import * as sdk from 'matrix-js-sdk';
 import { logger } from 'matrix-js-sdk/lib/logger';
 
 import { configureMedia, installDevices, plugMicrophone, setSilent } from './media.js';
+import { redirect } from './path.js';
 import { connections, installTruth, keepBytes, negotiations, preferCodecs, takeTruth } from './truth.js';
 
 installDevices();
@@ -157,6 +158,7 @@ window.caller = {
   restartIce: () => call.peerConn.restartIce(),
   setMicrophone: (deviceId) => client.getMediaHandler().setAudioInput(deviceId),
   setCamera: (deviceId) => client.getMediaHandler().setVideoInput(deviceId),
+  connection: () => call.peerConn.connectionState,
   negotiations: () => negotiations(call.peerConn),
 
   /**
@@ -177,6 +179,7 @@ window.caller = {
     return { from, to: Date.now() };
   },
 
+  redirect,
   setSilent,
   plugMicrophone,
   keepBytes,

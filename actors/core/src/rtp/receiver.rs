@@ -40,6 +40,9 @@ impl Default for ReceiverSettings {
     }
 }
 
+/// A hole after so long a silence is an outage: what it took will not be sent again, so that a picture needs a key frame.
+const OUTAGE: Duration = Duration::from_secs(1);
+
 /// See the module. Pure: arrivals and `now` are arguments.
 #[derive(Clone, Debug)]
 pub struct TrackReceiver {
@@ -66,6 +69,7 @@ pub struct TrackReceiver {
     parameter_sets: Option<Arc<ParameterSets>>,
     key_frame_missed: bool,
     key_frame_asked: Option<BootTime>,
+    last_arrival: Option<BootTime>,
 }
 
 /// The frame under construction: packets of one timestamp.
@@ -119,6 +123,7 @@ impl TrackReceiver {
             parameter_sets: None,
             key_frame_missed: false,
             key_frame_asked: None,
+            last_arrival: None,
         }
     }
 
@@ -144,6 +149,14 @@ impl TrackReceiver {
             Arrival::Late => self.ledger.late += 1,
         }
         self.ledger.late += u64::from(stray_is_late);
+        let before = self.last_arrival.replace(arrival);
+        if before.is_some_and(|before| arrival.saturating_since(before) >= OUTAGE)
+            && self.depacketiser.is_some()
+            && self.reorder.waits_for_one()
+        {
+            // Asked for while the hole is still waited for, so that there is a key frame when it is given up.
+            self.key_frame_missed = true;
+        }
         self.release(arrival);
     }
 

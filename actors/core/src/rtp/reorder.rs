@@ -135,6 +135,12 @@ impl ReorderBuffer {
         (Arrival::Taken, stray_is_late)
     }
 
+    /// Whether a packet is missing before those that are held.
+    pub fn waits_for_one(&self) -> bool {
+        let first = self.held.first_key_value().map(|(first, _)| *first);
+        self.next.zip(first).is_some_and(|(next, first)| first > next)
+    }
+
     /// The next packet, hole or restart that may leave at `now`. Call until `None`.
     pub fn release(&mut self, now: BootTime) -> Option<Released> {
         if let Some(ready) = self.ready.pop_front() {
