@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
-use recorder_core::call::{Purpose, StreamMetadata, source_of};
+use recorder_core::call::{Purpose, StreamMetadata, StreamNote, source_of};
 use recorder_core::ids::{Mid, ParticipantId};
 use recorder_core::manifest::{EventKind, OpenedBecause, Record};
 use recorder_core::media::{MediaKind, Source};
@@ -143,7 +143,7 @@ impl PeerActor {
         // has come.
         let over = matches!(facts.state, ConnectionState::Closed | ConnectionState::Failed);
         if !wanted.stop && !over {
-            self.tell_levels(&next, &facts, held);
+            self.tell_levels(&next, &facts, wanted.metadata.as_ref(), held);
         }
         if let Some(round_trip) = facts.round_trip {
             lock(&shared.sender_clock).observe_round_trip(round_trip.as_nanos() as u64);
@@ -371,19 +371,25 @@ fn is_sending(media: &RemoteMedia) -> bool {
     media.direction.sends() && media.streams.last().is_some_and(|ring| !ring.has_ended())
 }
 
-/// As signalled (MSC3291). The flags of a screen share without an entry are not ours to guess.
+/// What is said of an m-line's stream. The flags of a screen share without an entry are not ours to guess.
+fn note_of<'a>(media: &RemoteMedia, metadata: Option<&'a StreamMetadata>) -> Option<&'a StreamNote> {
+    let note = metadata.zip(media.msid_stream.as_ref()).and_then(|(map, stream)| map.get(stream));
+    note.filter(|note| note.purpose != Purpose::Other)
+}
+
+/// As signalled (MSC3291).
 fn is_muted(media: &RemoteMedia, metadata: Option<&StreamMetadata>) -> bool {
-    let Some(note) = metadata.zip(media.msid_stream.as_ref()).and_then(|(map, stream)| map.get(stream))
-    else {
-        return false;
-    };
-    if note.purpose == Purpose::Other {
-        return false;
-    }
-    match media.kind {
+    note_of(media, metadata).is_some_and(|note| match media.kind {
         MediaKind::Audio => note.audio_muted,
         MediaKind::Video => note.video_muted,
-    }
+    })
+}
+
+fn mute_changes(media: &RemoteMedia, metadata: Option<&StreamMetadata>) -> u32 {
+    note_of(media, metadata).map_or(0, |note| match media.kind {
+        MediaKind::Audio => note.audio_changes,
+        MediaKind::Video => note.video_changes,
+    })
 }
 
 impl Actor for PeerActor {

@@ -56,6 +56,11 @@ impl Rooms for MatrixRooms {
         async move { account.restart_delay(&delay_id).await }.boxed()
     }
 
+    fn cancel_delay(&self, delay_id: String) -> BoxFuture<'static, ()> {
+        let account = self.account.clone();
+        async move { account.cancel_delay(&delay_id).await }.boxed()
+    }
+
     fn send_to_device(
         &self,
         user: String,

@@ -17,5 +17,5 @@ pub use desk::{CallDesk, DeskAction, DeskSettings, IgnoreReason, Refusal};
 pub use one_to_one::{CallAction, CallEnd, CallFact, CallPhase, ConnectionLevel, OneToOne, source_of};
 pub use signal::{
     CallSignal, DescriptionKind, Malformed, Purpose, RemoteCandidate, RoomEvent, SignalBody, StreamMetadata,
-    StreamNote, Version, is_call_event,
+    StreamNote, Version, is_call_event, merge_metadata,
 };

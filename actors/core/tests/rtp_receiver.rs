@@ -282,10 +282,10 @@ fn a_picture_that_comes_back_from_an_outage_asks_for_its_key_frame_at_once() {
     let mut bench = Bench::new(Codec::Vp8);
     let sequence = bench.push_all(1, 3000, &send(Codec::Vp8, 1, true, 300, 100).payloads) + 40;
     bench.wait(4000);
-    let sequence = bench.push_all(sequence, 363_000, &send(Codec::Vp8, 2, false, 300, 100).payloads);
+    let sequence = bench.push_all(sequence, 363_000, &send(Codec::Vp8, 40, false, 300, 100).payloads);
     assert_eq!(bench.wishes.len(), 1, "the hole is still waited for");
     bench.wait(100);
-    bench.push_all(sequence, 372_000, &send(Codec::Vp8, 3, true, 300, 100).payloads);
+    bench.push_all(sequence, 372_000, &send(Codec::Vp8, 41, true, 300, 100).payloads);
     bench.wait(1500);
     assert_eq!(bench.times(), [3000, 372_000]);
     assert_eq!(bench.wishes.len(), 1);

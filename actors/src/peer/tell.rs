@@ -3,16 +3,20 @@
 //! Everything is a level that is compared with what was last said, so that nothing is said twice and nothing ends that
 //! never began.
 
+use recorder_core::call::StreamMetadata;
 use recorder_core::ids::Mid;
 use recorder_core::manifest::{EventKind, GapCause, MediaState, Record};
 use recorder_core::media::{MediaKind, Source};
 use recorder_core::plan::Plan;
 
-use super::{PeerActor, PeerShared, TrackPlace, is_sending};
+use super::{PeerActor, PeerShared, TrackPlace, is_sending, mute_changes};
 use crate::journal::event;
 use crate::observe::Severity;
 use crate::ports::{ConnectionFacts, ConnectionState, Direction};
 use crate::supervise::lock;
+
+/// Mutes taken back between two looks that are told one by one.
+const MOST_PAIRS: u32 = 64;
 
 /// What the journal was last told of a track.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +25,18 @@ pub(super) struct Said {
     /// Unknown before the first look.
     off: Option<bool>,
     held: bool,
+    /// The sender's flag, and how often it had changed.
+    flag: bool,
+    changes: u32,
+}
+
+impl Said {
+    /// How often the flag went there and back since, unseen.
+    fn unseen_pairs(self, changes: u32) -> u32 {
+        let times = changes.wrapping_sub(self.changes);
+        // Another stream on the same m-line counts for itself.
+        if self.off.is_none() || times > 2 * MOST_PAIRS { 0 } else { times / 2 }
+    }
 }
 
 impl PeerShared {
@@ -91,28 +107,62 @@ impl PeerActor {
 
     /// Says of each track what is not as it was last said. A muted camera is off, as is one whose m-line does not send;
     /// a muted microphone is muted.
-    pub(super) fn tell_levels(&self, plan: &Plan, facts: &ConnectionFacts, held: bool) {
+    pub(super) fn tell_levels(
+        &self,
+        plan: &Plan,
+        facts: &ConnectionFacts,
+        metadata: Option<&StreamMetadata>,
+        held: bool,
+    ) {
         for (mid, track) in lock(&self.shared.tracks).iter() {
             let Some(planned) = plan.get(mid) else { continue };
-            let sending = facts.media.iter().any(|media| media.mid == *mid && is_sending(media));
+            let media = facts.media.iter().find(|media| media.mid == *mid);
+            let sending = media.is_some_and(is_sending);
             let muted = planned.muted && track.kind == MediaKind::Audio;
             let off = !sending || (planned.muted && track.kind == MediaKind::Video);
-            let before = std::mem::replace(&mut *lock(&track.said), Said { muted, off: Some(off), held });
+            let changes = media.map_or(0, |media| mute_changes(media, metadata));
+            let now = Said { muted, off: Some(off), held, flag: planned.muted, changes };
+            let before = std::mem::replace(&mut *lock(&track.said), now);
+            for _ in 0..before.unseen_pairs(changes) {
+                for flag in [!before.flag, before.flag] {
+                    match track.kind {
+                        MediaKind::Audio => self.tell_muted(track, flag),
+                        MediaKind::Video if sending && before.off == Some(before.flag) => {
+                            self.tell_off(track, planned.source, flag);
+                        }
+                        MediaKind::Video => {}
+                    }
+                }
+            }
             if before.muted != muted {
-                self.tell_state(track, MediaState::Muted, muted);
-                self.tell_track(track, if muted { EventKind::Muted } else { EventKind::Unmuted });
+                self.tell_muted(track, muted);
             }
-            if before.off.unwrap_or(false) != off {
-                self.tell_state(track, MediaState::SourceOff, off);
-            }
-            if before.off != Some(off)
-                && let Some(kind) = source_event(planned.source, off)
-            {
-                self.tell_track(track, kind);
+            match before.off {
+                Some(before) if before != off => self.tell_off(track, planned.source, off),
+                // On is what a track is without a word in its states.
+                None if off => self.tell_off(track, planned.source, true),
+                None => self.tell_source(track, planned.source, false),
+                Some(_) => {}
             }
             if before.held != held {
                 self.tell_state(track, MediaState::Held, held);
             }
+        }
+    }
+
+    fn tell_muted(&self, track: &TrackPlace, muted: bool) {
+        self.tell_state(track, MediaState::Muted, muted);
+        self.tell_track(track, if muted { EventKind::Muted } else { EventKind::Unmuted });
+    }
+
+    fn tell_off(&self, track: &TrackPlace, source: Source, off: bool) {
+        self.tell_state(track, MediaState::SourceOff, off);
+        self.tell_source(track, source, off);
+    }
+
+    fn tell_source(&self, track: &TrackPlace, source: Source, off: bool) {
+        if let Some(kind) = source_event(source, off) {
+            self.tell_track(track, kind);
         }
     }
 

@@ -129,6 +129,33 @@ fn a_track_that_begins_muted_is_told_muted_once() {
 }
 
 #[test]
+fn mutes_that_are_taken_back_between_two_looks_are_told_all_the_same() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let note = |audio, video| {
+            json!({"sdp_stream_metadata": {"user":
+                {"purpose": "m.usermedia", "audio_muted": audio, "video_muted": video}}})
+        };
+        let batch =
+            [(true, false), (false, false), (true, true), (true, false), (false, false), (true, false)];
+        tree.events_at_once(
+            "m.call.sdp_stream_metadata_changed",
+            batch.map(|(audio, video)| note(audio, video)).into(),
+        )
+        .await;
+        until("the page to say muted", || {
+            tree.board.calls()[0].participants[0].tracks.iter().any(|track| track.muted)
+        })
+        .await;
+        tree.hang_up().await;
+        assert_eq!((tree.events("muted"), tree.events("unmuted")), (3, 2));
+        assert_eq!(tree.states("microphone").len(), 3);
+        assert_eq!((tree.events("camera_off"), tree.events("camera_on")), (1, 2));
+        assert_eq!(tree.states("camera").len(), 1);
+    });
+}
+
+#[test]
 fn a_muted_camera_whose_m_line_stops_is_off_once_until_it_is_back() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;

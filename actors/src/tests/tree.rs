@@ -122,8 +122,27 @@ impl Tree {
         event_type: &str,
         sender: &str,
         state_key: Option<&str>,
-        mut content: Value,
+        content: Value,
     ) -> bool {
+        let delivery = self.delivery(event_type, sender, state_key, content);
+        let Some(addr) = self.slot.addr() else { return false };
+        addr.send(Deliver { events: vec![delivery], batch_over: true, ..Deliver::default() }).await.is_ok()
+    }
+
+    /// Events of the caller in one batch.
+    pub async fn events_at_once(&self, event_type: &str, contents: Vec<Value>) {
+        let deliveries = contents.into_iter().map(|content| self.delivery(event_type, CALLER, None, content));
+        let message = Deliver { events: deliveries.collect(), batch_over: true, ..Deliver::default() };
+        self.slot.addr().expect("a supervisor").send(message).await.expect("it lives");
+    }
+
+    fn delivery(
+        &self,
+        event_type: &str,
+        sender: &str,
+        state_key: Option<&str>,
+        mut content: Value,
+    ) -> Delivery {
         if event_type.starts_with("m.call") {
             content["version"] = json!("1");
             if content.get("party_id").is_none() {
@@ -142,15 +161,13 @@ impl Tree {
             received: self.clock.now(),
             age: Duration::ZERO,
         };
-        let delivery = Delivery {
+        Delivery {
             event,
             state_key: state_key.map(str::to_owned),
             allowed: sender == CALLER,
             origin_ts_ms: self.clock.utc_micros() / 1_000,
             powers: Some(RoomPowers { default: 50, own: 50, call_member: 50, ..RoomPowers::default() }),
-        };
-        let Some(addr) = self.slot.addr() else { return false };
-        addr.send(Deliver { events: vec![delivery], batch_over: true, ..Deliver::default() }).await.is_ok()
+        }
     }
 
     pub async fn invite(&self) {

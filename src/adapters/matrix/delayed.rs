@@ -132,6 +132,16 @@ impl MatrixAccount {
         }
     }
 
+    /// Gives a delay up. One that cannot be reached sends its event in time, which then finds us gone.
+    pub async fn cancel_delay(&self, delay_id: &str) {
+        use update_delayed_event::unstable::{Request, UpdateAction};
+        let request = Request::new(delay_id.to_owned(), UpdateAction::Cancel);
+        let client = &self.shared.client;
+        if let Err(error) = persist("", LIMIT, || client.send(request.clone()).into_future()).await {
+            debug!(%error, "a delay could not be given up");
+        }
+    }
+
     /// Begins a delay anew. False if the homeserver knows no such delay (any more); true also when it does not answer,
     /// because then nothing says that it is gone.
     pub async fn restart_delay(&self, delay_id: &str) -> bool {

@@ -6,6 +6,7 @@ use super::compose::{Envelope, Outgoing};
 use super::pace::Pace;
 use super::signal::{
     CallSignal, DescriptionKind, Purpose, RemoteCandidate, SignalBody, StreamMetadata, Version,
+    merge_metadata,
 };
 use crate::ids::CallKey;
 use crate::media::{MediaKind, Source};
@@ -275,7 +276,7 @@ impl OneToOne {
         let Some(newer) = metadata else { return Vec::new() };
         let merged = self.metadata.get_or_insert_default();
         let before = merged.clone();
-        merged.extend(newer);
+        merge_metadata(merged, newer);
         // A peer that renames its streams for ever must not grow this map for ever.
         while merged.len() > 256 {
             merged.pop_first();

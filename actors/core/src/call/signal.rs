@@ -67,10 +67,26 @@ pub struct StreamNote {
     pub purpose: Purpose,
     pub audio_muted: bool,
     pub video_muted: bool,
+    /// How often the flag has changed since the stream was first told of: what is said and taken back between two looks
+    /// was said all the same.
+    pub audio_changes: u32,
+    pub video_changes: u32,
 }
 
 /// `sdp_stream_metadata`: MediaStream id → note.
 pub type StreamMetadata = BTreeMap<String, StreamNote>;
+
+/// Takes what the sender says now into what is known. Nothing is ever taken out: see [`super::OneToOne::metadata`].
+pub fn merge_metadata(known: &mut StreamMetadata, newer: StreamMetadata) {
+    for (stream, mut note) in newer {
+        if let Some(before) = known.get(&stream) {
+            let changed = |now, then, times: u32| times.wrapping_add(u32::from(now != then));
+            note.audio_changes = changed(note.audio_muted, before.audio_muted, before.audio_changes);
+            note.video_changes = changed(note.video_muted, before.video_muted, before.video_changes);
+        }
+        known.insert(stream, note);
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DescriptionKind {
@@ -305,6 +321,8 @@ fn metadata(content: &Value) -> Option<StreamMetadata> {
                     purpose,
                     audio_muted: muted("audio_muted"),
                     video_muted: muted("video_muted"),
+                    audio_changes: 0,
+                    video_changes: 0,
                 };
                 (stream.clone(), note)
             })

@@ -42,6 +42,8 @@ impl Default for ReceiverSettings {
 
 /// A hole after so long a silence is an outage: what it took will not be sent again, so that a picture needs a key frame.
 const OUTAGE: Duration = Duration::from_secs(1);
+/// So many packets at least; fewer may have been lost on their own, and are asked for again.
+const OUTAGE_PACKETS: u64 = 16;
 
 /// See the module. Pure: arrivals and `now` are arguments.
 #[derive(Clone, Debug)]
@@ -152,7 +154,7 @@ impl TrackReceiver {
         let before = self.last_arrival.replace(arrival);
         if before.is_some_and(|before| arrival.saturating_since(before) >= OUTAGE)
             && self.depacketiser.is_some()
-            && self.reorder.waits_for_one()
+            && self.reorder.waits_for() >= OUTAGE_PACKETS
         {
             // Asked for while the hole is still waited for, so that there is a key frame when it is given up.
             self.key_frame_missed = true;

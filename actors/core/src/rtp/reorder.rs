@@ -135,10 +135,10 @@ impl ReorderBuffer {
         (Arrival::Taken, stray_is_late)
     }
 
-    /// Whether a packet is missing before those that are held.
-    pub fn waits_for_one(&self) -> bool {
+    /// How many packets are missing before the first of those that are held.
+    pub fn waits_for(&self) -> u64 {
         let first = self.held.first_key_value().map(|(first, _)| *first);
-        self.next.zip(first).is_some_and(|(next, first)| first > next)
+        self.next.zip(first).map_or(0, |(next, first)| first.saturating_sub(next))
     }
 
     /// The next packet, hole or restart that may leave at `now`. Call until `None`.
