@@ -2,11 +2,13 @@
 
 pub mod clock;
 pub mod disk;
+pub mod feed;
 pub mod legacy_call;
 pub mod live_calls;
 pub mod matrix;
 pub mod media;
 pub mod recovery;
 pub mod room_memory;
+pub mod rooms;
 pub mod session_store;
 pub mod sessions;

@@ -7,16 +7,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use recorder_actors::observe::{ActorKind, Board, Severity};
-use recorder_actors::ports::{Clock, LiveCall};
+use recorder_actors::ports::{Clock, LiveCall, RoomRecord};
 use recorder_actors::supervise::{Check, Link, Slot};
 use recorder_actors::supervisor::{ShutDown, SupervisorActor, SupervisorShared};
-use recorder_actors::world::{Numbers, TreeSettings, World};
+use recorder_actors::world::{GroupSettings, Numbers, TreeSettings, World};
 use recorder_core::call::{CallDesk, DeskSettings, greeting};
 use recorder_core::manifest::Utc;
 use recorder_core::time::BootTime;
 
 use crate::adapters::clock::SystemClock;
 use crate::adapters::disk::{self, DiskError};
+use crate::adapters::feed;
 use crate::adapters::legacy_call::{self, MatrixSignalling};
 use crate::adapters::live_calls::LiveCallFile;
 use crate::adapters::matrix::{
@@ -24,6 +25,8 @@ use crate::adapters::matrix::{
 };
 use crate::adapters::media::MediaSettings;
 use crate::adapters::recovery;
+use crate::adapters::room_memory::{RoomFile, RoomMemoryError};
+use crate::adapters::rooms::MatrixRooms;
 use crate::adapters::sessions::boot_id;
 use crate::cli::exit;
 use crate::recording::{RecordingError, RecordingPath};
@@ -53,6 +56,8 @@ pub enum DaemonError {
     Web(#[from] WebError),
     #[error(transparent)]
     Recording(#[from] RecordingError),
+    #[error(transparent)]
+    Rooms(#[from] RoomMemoryError),
     #[error("matrix.allow: {0}")]
     Allow(String),
     #[error("the service manager's socket cannot be used: {0}")]
@@ -75,7 +80,9 @@ impl DaemonError {
             },
             Self::Disk(DiskError::Locked { .. } | DiskError::Unavailable { .. })
             | Self::Web(WebError::Listen { .. }) => exit::EX_TEMPFAIL,
-            Self::Disk(_) | Self::Allow(_) | Self::Web(WebError::Token { .. }) => exit::EX_CONFIG,
+            Self::Disk(_) | Self::Rooms(_) | Self::Allow(_) | Self::Web(WebError::Token { .. }) => {
+                exit::EX_CONFIG
+            }
             Self::Recording(RecordingError::Media(_)) => exit::EX_TEMPFAIL,
             Self::Recording(RecordingError::Disk(_)) => exit::EX_CONFIG,
             Self::Recording(RecordingError::Thread(_)) | Self::Web(WebError::Thread(_)) => exit::EX_TEMPFAIL,
@@ -153,6 +160,7 @@ impl Running {
             tracing::info!(%address, "media port");
         }
         let account_settings = account_settings(settings)?;
+        let rooms = RoomFile::open(&account_settings.state_dir)?;
         let hello = greeting(&settings.matrix.user);
         let hello = Greeting { plain: hello.plain, html: hello.html };
         let connecting =
@@ -160,7 +168,7 @@ impl Running {
         let (account, deliveries) = Box::pin(connecting).await?;
         tracing::info!(user = %account.user_id(), device = %account.device_id(), "logged in");
         let (live_calls, left) = LiveCallFile::open(&account_settings.state_dir);
-        let tree = Tree::start(settings, &path, &account, live_calls, &left, deliveries);
+        let tree = Tree::start(settings, &path, &account, live_calls, &left, rooms, deliveries);
         Ok(Self { path, account, tree, page })
     }
 
@@ -193,6 +201,7 @@ impl Tree {
         account: &MatrixAccount,
         live_calls: LiveCallFile,
         left: &[LiveCall],
+        (memory, remembered): (RoomFile, HashMap<String, RoomRecord>),
         deliveries: tokio::sync::mpsc::Receiver<crate::adapters::matrix::Delivery>,
     ) -> Self {
         let world = Arc::new(World {
@@ -200,11 +209,14 @@ impl Tree {
                 user: account.user_id(),
                 device: account.device_id(),
                 restart: recorder_core::restart::RestartTerms::default(),
+                group: group_settings(settings, &account.user_id()),
             },
             clock: Arc::clone(&path.clock),
             media: Arc::clone(&path.media) as _,
             segments: Arc::clone(&path.pumps) as _,
             signalling: Arc::new(MatrixSignalling::new(account.clone())),
+            rooms: Arc::new(MatrixRooms::new(account.clone())),
+            memory: Arc::new(memory),
             sessions: Arc::clone(&path.sessions) as _,
             live_calls: Arc::new(live_calls.clone()),
             disk: path.disk.clone(),
@@ -217,7 +229,7 @@ impl Tree {
             answer: settings.calls.answer,
             max_calls: settings.calls.max,
         });
-        let shared = SupervisorShared::new(&world, desk);
+        let shared = SupervisorShared::new(&world, desk, remembered);
         for call in left {
             shared.mark_ended(&call.room, &call.call_id);
         }
@@ -225,12 +237,7 @@ impl Tree {
         let slot =
             Slot::new(&world, &root, "supervisor".to_owned(), ActorKind::Supervisor, account.user_id());
         start_supervisor(&slot, &shared);
-        actix::spawn(legacy_call::feed(
-            account.clone(),
-            deliveries,
-            Arc::clone(&slot),
-            settings.matrix.clone(),
-        ));
+        actix::spawn(feed::feed(account.clone(), deliveries, Arc::clone(&slot), settings.matrix.clone()));
         if !left.is_empty() {
             actix::spawn(legacy_call::say_farewell(account.clone(), live_calls, left.to_vec()));
         }
@@ -337,6 +344,22 @@ fn media_settings(settings: &Settings) -> MediaSettings {
         video_start_kbps: settings.rtc.video_start_kbps,
         // Calls that end keep their connection for a moment.
         max_connections: settings.calls.max.saturating_mul(2).max(16),
+    }
+}
+
+fn group_settings(settings: &Settings, user: &str) -> GroupSettings {
+    let group = &settings.group;
+    let localpart = user.trim_start_matches('@').split(':').next().unwrap_or(user);
+    GroupSettings {
+        enabled: group.record,
+        name: if group.name.is_empty() { localpart.to_owned() } else { group.name.clone() },
+        contact: (!group.contact.is_empty()).then(|| group.contact.clone()),
+        auto: group.auto,
+        empty_after: Duration::from_secs(group.empty_after_seconds),
+        start_level: group.start_level,
+        commands_per_minute: group.commands_per_minute,
+        tile: group.tile,
+        max_calls: settings.calls.max,
     }
 }
 

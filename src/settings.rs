@@ -23,7 +23,7 @@ const STATE: &str = "/var/lib/matrix-call-recorder";
 pub const ENVIRONMENT_PREFIX: &str = "RECORDER";
 
 /// Every key there is, in the order of `config/recorder.toml`.
-pub const KEYS: [&str; 24] = [
+pub const KEYS: [&str; 32] = [
     "matrix.homeserver",
     "matrix.user",
     "matrix.password_file",
@@ -34,6 +34,14 @@ pub const KEYS: [&str; 24] = [
     "matrix.allow",
     "calls.answer",
     "calls.max",
+    "group.record",
+    "group.auto",
+    "group.start_level",
+    "group.commands_per_minute",
+    "group.empty_after_seconds",
+    "group.tile",
+    "group.name",
+    "group.contact",
     "rtc.udp_port",
     "rtc.bind",
     "rtc.advertise_ips",
@@ -55,6 +63,7 @@ pub const KEYS: [&str; 24] = [
 pub struct Settings {
     pub matrix: Matrix,
     pub calls: Calls,
+    pub group: Group,
     pub rtc: Rtc,
     pub recordings: Recordings,
     pub web: Web,
@@ -118,6 +127,42 @@ pub struct Calls {
     pub answer: bool,
     /// Calls recorded at the same time; a further one is refused.
     pub max: usize,
+}
+
+/// Calls of several people, recorded by command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Follow commands in rooms and record group calls.
+    pub record: bool,
+    /// Record every group call, in rooms where nobody said otherwise.
+    pub auto: bool,
+    /// Power level that starting and stopping a recording needs.
+    pub start_level: i64,
+    /// Commands of one user in a minute.
+    pub commands_per_minute: usize,
+    /// How long nobody but the recorder may be in a call.
+    pub empty_after_seconds: u64,
+    /// Show a picture with the recording time in the call.
+    pub tile: bool,
+    /// What people call the recorder; empty for its user name.
+    pub name: String,
+    /// Whom to ask about recordings; empty for nobody.
+    pub contact: String,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self {
+            record: true,
+            auto: false,
+            start_level: 50,
+            commands_per_minute: 10,
+            empty_after_seconds: 60,
+            tile: true,
+            name: String::new(),
+            contact: String::new(),
+        }
+    }
 }
 
 impl Default for Calls {
@@ -277,6 +322,24 @@ impl Settings {
             calls: Calls {
                 answer: reader.flag("calls.answer", default.calls.answer),
                 max: reader.number("calls.max", default.calls.max, 1..=1_000),
+            },
+            group: Group {
+                record: reader.flag("group.record", default.group.record),
+                auto: reader.flag("group.auto", default.group.auto),
+                start_level: reader.number("group.start_level", default.group.start_level, 0..=100),
+                commands_per_minute: reader.number(
+                    "group.commands_per_minute",
+                    default.group.commands_per_minute,
+                    1..=600,
+                ),
+                empty_after_seconds: reader.number(
+                    "group.empty_after_seconds",
+                    default.group.empty_after_seconds,
+                    5..=86_400,
+                ),
+                tile: reader.flag("group.tile", default.group.tile),
+                name: reader.take("group.name", default.group.name, values::short_text),
+                contact: reader.take("group.contact", default.group.contact, values::short_text),
             },
             rtc: Rtc {
                 udp_port: reader.number("rtc.udp_port", default.rtc.udp_port, 0..=65_535),

@@ -1,7 +1,7 @@
 //! The tree on a paused clock, with fakes for its ports and faults on cue.
 
-mod bench;
 mod bad_input;
+mod bench;
 mod change_table;
 mod faults;
 mod life_of_a_call;

@@ -1,21 +1,15 @@
 //! 1:1 calls between the Matrix account and the tree: events in, signals out, farewells after a restart.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use actix::MailboxError;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use recorder_actors::ports::{LiveCall, LiveCalls as _, RoomFacts, Signalling, SignallingError, TurnServer};
-use recorder_actors::supervise::Slot;
-use recorder_actors::supervisor::{self, Deliver, SupervisorActor};
-use recorder_core::call::{self, Announcement, Version, hangup_for, recording_interrupted};
+use recorder_core::call::{Announcement, Version, hangup_for, recording_interrupted};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use super::live_calls::LiveCallFile;
-use super::matrix::{Delivery, MatrixAccount, SendError};
-use crate::settings::Matrix as MatrixSettings;
+use super::matrix::{MatrixAccount, SendError};
 
 /// Events handed to the tree in one message.
 const MOST_AT_ONCE: usize = 256;
@@ -88,75 +82,6 @@ fn message_content(message: &Announcement) -> Value {
         "formatted_body": message.html,
         "m.mentions": {"user_ids": message.mentions},
     })
-}
-
-/// Carries deliveries to the supervisor, in order, and acknowledges each batch that it has handled. Ends with the
-/// account.
-pub async fn feed(
-    account: MatrixAccount,
-    mut deliveries: mpsc::Receiver<Delivery>,
-    supervisor: Arc<Slot<SupervisorActor>>,
-    settings: MatrixSettings,
-) {
-    let mut events = Vec::new();
-    while let Some(delivery) = deliveries.recv().await {
-        let batch_over = match delivery {
-            Delivery::Event(event) => {
-                if is_transfer(&event.event_type) {
-                    tracing::debug!(room = %event.room_id, sender = %event.sender, "a call transfer is ignored");
-                }
-                let allowed = settings.allows(&event.sender);
-                events.push(supervisor::Delivery {
-                    allowed,
-                    origin_ts_ms: 0,
-                    powers: None,
-                    state_key: event.state_key,
-                    event: call::RoomEvent {
-                        room: event.room_id,
-                        event_id: event.event_id,
-                        sender: event.sender,
-                        event_type: event.event_type,
-                        content: event.content,
-                        received: event.received_at,
-                        age: event.age_at_receipt,
-                    },
-                });
-                None
-            }
-            Delivery::Missed(_) | Delivery::Undecryptable { .. } | Delivery::ToDevice { .. } => None,
-            Delivery::BatchEnd { batch } => Some(batch),
-        };
-        if batch_over.is_none() && events.len() < MOST_AT_ONCE {
-            continue;
-        }
-        let message = Deliver {
-            events: std::mem::take(&mut events),
-            batch_over: batch_over.is_some(),
-            ..Deliver::default()
-        };
-        deliver(&supervisor, message).await;
-        if let Some(batch) = batch_over {
-            account.handled(batch);
-        }
-    }
-}
-
-/// MSC2747. We do not say that we can be transferred, so nobody should ask.
-fn is_transfer(event_type: &str) -> bool {
-    matches!(event_type, "m.call.replaces" | "org.matrix.call.replaces")
-}
-
-/// Waits for a supervisor where one is being started again; a message that kills it is lost, the next one is not.
-async fn deliver(supervisor: &Slot<SupervisorActor>, message: Deliver) {
-    let addr = loop {
-        match supervisor.addr() {
-            Some(addr) => break addr,
-            None => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    };
-    if let Err(MailboxError::Closed | MailboxError::Timeout) = addr.send(message).await {
-        tracing::error!("the supervisor failed while it handled room events");
-    }
 }
 
 /// Hangs up the calls that an earlier process had answered, as soon as the account has synced, and tells the rooms.

@@ -66,6 +66,15 @@ impl fmt::Display for AllowPattern {
     }
 }
 
+/// A name or an address that people read.
+pub(super) fn short_text(text: &str) -> Result<String, Wrong> {
+    if text.chars().count() > 100 || text.chars().any(char::is_control) {
+        let advice = "write at most 100 letters, without line breaks";
+        return Err(Wrong::new("too long, or not plain text", advice));
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn homeserver(text: &str) -> Result<String, Wrong> {
     let advice = "write the base URL of the homeserver's client API, such as \"https://matrix.example.org\"";
     let rest = text

@@ -177,6 +177,12 @@ impl Leg {
 
 /// Stream metadata that says of microphone and camera whether they are muted.
 pub fn muted(audio: bool, video: bool) -> StreamMetadata {
-    let note = StreamNote { purpose: Purpose::UserMedia, audio_muted: audio, video_muted: video };
+    let note = StreamNote {
+        purpose: Purpose::UserMedia,
+        audio_muted: audio,
+        video_muted: video,
+        audio_changes: 0,
+        video_changes: 0,
+    };
     StreamMetadata::from([("user".to_owned(), note)])
 }

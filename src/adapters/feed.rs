@@ -1,0 +1,99 @@
+//! From the Matrix account to the tree: what rooms and devices say, batch by batch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::MailboxError;
+use recorder_actors::supervise::Slot;
+use recorder_actors::supervisor::{self, Deliver, DeviceDelivery, SupervisorActor};
+use recorder_core::call;
+use tokio::sync::mpsc;
+
+use super::matrix::{Delivery, MatrixAccount, RoomEvent};
+use crate::settings::Matrix as MatrixSettings;
+
+/// Events handed to the tree in one message.
+const MOST_AT_ONCE: usize = 256;
+
+/// Carries deliveries to the supervisor, in order, and acknowledges each batch that it has handled. Ends with the
+/// account.
+pub async fn feed(
+    account: MatrixAccount,
+    mut deliveries: mpsc::Receiver<Delivery>,
+    supervisor: Arc<Slot<SupervisorActor>>,
+    settings: MatrixSettings,
+) {
+    let mut message = Deliver::default();
+    while let Some(delivery) = deliveries.recv().await {
+        let mut batch_over = None;
+        match delivery {
+            Delivery::Event(event) | Delivery::Missed(event) => {
+                message.events.push(to_tree(&account, *event, &settings).await);
+            }
+            Delivery::ToDevice { sender, event_type, content, received_at, .. } => {
+                message.devices.push(DeviceDelivery { sender, event_type, content, received: received_at });
+            }
+            Delivery::Undecryptable { room, sender, event_id } => {
+                message.undecryptable.push((room, event_id, sender));
+            }
+            Delivery::BatchEnd { batch } => batch_over = Some(batch),
+        }
+        let waiting = message.events.len() + message.devices.len() + message.undecryptable.len();
+        if batch_over.is_none() && waiting < MOST_AT_ONCE {
+            continue;
+        }
+        message.batch_over = batch_over.is_some();
+        deliver(&supervisor, std::mem::take(&mut message)).await;
+        if let Some(batch) = batch_over {
+            account.handled(batch);
+        }
+    }
+}
+
+async fn to_tree(
+    account: &MatrixAccount,
+    event: RoomEvent,
+    settings: &MatrixSettings,
+) -> supervisor::Delivery {
+    if is_transfer(&event.event_type) {
+        tracing::debug!(room = %event.room_id, sender = %event.sender, "a call transfer is ignored");
+    }
+    // Only what may be a command is delivered of messages, so this is asked seldom.
+    let powers = match event.event_type.as_str() {
+        "m.room.message" | "m.reaction" | "m.room.power_levels" => account.powers(&event.room_id).await,
+        _ => None,
+    };
+    supervisor::Delivery {
+        allowed: settings.allows(&event.sender),
+        origin_ts_ms: event.origin_server_ts,
+        powers,
+        state_key: event.state_key,
+        event: call::RoomEvent {
+            room: event.room_id,
+            event_id: event.event_id,
+            sender: event.sender,
+            event_type: event.event_type,
+            content: event.content,
+            received: event.received_at,
+            age: event.age_at_receipt,
+        },
+    }
+}
+
+/// MSC2747. We do not say that we can be transferred, so nobody should ask.
+fn is_transfer(event_type: &str) -> bool {
+    matches!(event_type, "m.call.replaces" | "org.matrix.call.replaces")
+}
+
+/// Waits for a supervisor where one is being started again; a message that kills it is lost, the next one is not.
+async fn deliver(supervisor: &Slot<SupervisorActor>, message: Deliver) {
+    let addr = loop {
+        match supervisor.addr() {
+            Some(addr) => break addr,
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    if let Err(MailboxError::Closed | MailboxError::Timeout) = addr.send(message).await {
+        tracing::error!("the supervisor failed while it handled room events");
+    }
+}
