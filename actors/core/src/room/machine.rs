@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::action::{MessageKind, MessageTag, RoomAction};
+use super::action::{MessageKind, MessageTag, Relation, RoomAction};
+use super::address::Names;
 use super::durable::Durable;
 use super::input::{Authority, Closing, Ended, GatheringView, Powers, Progress, Reaction, Said};
 use super::lifecycle::{Gathering, Session};
@@ -11,8 +12,6 @@ use super::settings::Settings;
 use super::status::Status;
 use crate::call::Announcement;
 use crate::time::BootTime;
-
-use super::Relation;
 
 /// What a room's machine is at, for the page and the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +31,9 @@ pub enum Activity {
 pub struct Room {
     pub(super) settings: Settings,
     pub(super) durable: Durable,
+    pub(super) names: Names,
+    /// Who was in the call when it was last told; never without members.
+    pub(super) view: Option<Gathering>,
     pub(super) gathering: Option<Gathering>,
     /// Set exactly while `durable.running` is.
     pub(super) session: Option<Session>,
@@ -40,9 +42,13 @@ pub struct Room {
     pub(super) powers: Option<Powers>,
     pub(super) pace: Pace,
     pub(super) told: Told,
+    /// The process is ending: nothing begins any more.
+    pub(super) shut_down: bool,
+    /// Consent messages of the session before: an objection there counts too.
+    pub(super) past_consent: Vec<String>,
     /// Status messages of ended sessions that wait for their last edit.
     pub(super) closing_status: VecDeque<Status>,
-    next_message: u64,
+    pub(super) next_message: u64,
     dirty: bool,
 }
 
@@ -52,18 +58,22 @@ impl Room {
     pub fn new(settings: Settings, durable: Durable) -> Self {
         let mut room = Self {
             pace: Pace::new(settings.commands_per_minute),
+            names: Names::new(&settings.user, &settings.name),
             settings,
             durable,
+            view: None,
             gathering: None,
             session: None,
             closed: None,
             powers: None,
             told: Told::default(),
+            shut_down: false,
+            past_consent: Vec::new(),
             closing_status: VecDeque::new(),
             next_message: 1,
             dirty: false,
         };
-        room.session = room.restored_session();
+        room.restore();
         room
     }
 

@@ -1,0 +1,99 @@
+//! The status message.
+
+use super::*;
+
+fn progress(duration_s: f64, streams: usize) -> Progress {
+    Progress { state: RecordingState::Recording, duration_s, participants: 2, streams, ..Progress::default() }
+}
+
+impl Scene {
+    fn progress(&mut self, progress: Progress, now: f64) -> Vec<RoomAction> {
+        let out = self.room.recording(progress, at(now));
+        self.sent(out, now)
+    }
+}
+
+#[test]
+fn one_status_message_is_sent_at_the_beginning_and_edited_from_then_on() {
+    let mut scene = Scene::new();
+    scene.here(&[ADA], 0.0);
+    let out = scene.ada("!start", 1.0);
+    assert_eq!(messages(&out, MessageKind::Status)[0].1, Relation::None);
+    let out = scene.progress(progress(5.0, 3), 6.0);
+    let (message, relation) = messages(&out, MessageKind::StatusEdit).remove(0);
+    assert_eq!(message.plain, "● Recording · 00:00:05 · 2 participants · 3 streams");
+    assert!(message.notice && matches!(relation, Relation::Edit { event } if event.starts_with("$Status-")));
+}
+
+#[test]
+fn it_is_edited_at_most_every_5_seconds_and_not_for_the_duration_alone() {
+    let mut scene = Scene::recording();
+    let mut edits = Vec::new();
+    for second in 2..60 {
+        let streams = 2 + (second % 2) * usize::from(second < 30);
+        let out = scene.progress(progress(second as f64, streams), second as f64);
+        edits.extend(messages(&out, MessageKind::StatusEdit).iter().map(|_| second));
+    }
+    assert!(edits.windows(2).all(|pair| pair[1] - pair[0] >= 5), "{edits:?}");
+    assert!(edits.len() >= 4 && *edits.last().unwrap() <= 35, "{edits:?}");
+}
+
+#[test]
+fn a_long_recording_shows_its_duration_anew_each_minute() {
+    let mut scene = Scene::recording();
+    let edits = (2..=302)
+        .filter(|second| {
+            let out = scene.progress(progress(f64::from(*second), 2), f64::from(*second));
+            !messages(&out, MessageKind::StatusEdit).is_empty()
+        })
+        .count();
+    assert!((5..=7).contains(&edits), "{edits}");
+}
+
+#[test]
+fn warnings_are_shown_cut_and_few() {
+    let mut scene = Scene::recording();
+    let warnings = (0..9).map(|at| format!("<b>{at}{}", "w".repeat(900))).collect();
+    let out = scene.progress(Progress { warnings, ..progress(9.0, 2) }, 10.0);
+    let (message, _) = messages(&out, MessageKind::StatusEdit).remove(0);
+    assert_eq!(message.plain.lines().count(), 1 + limits::WARNINGS);
+    assert!(message.plain.len() < 1_200 && message.html.contains("⚠ &lt;b&gt;0"));
+}
+
+#[test]
+fn the_last_edit_says_that_it_is_over_and_waits_for_its_time() {
+    let mut scene = Scene::recording();
+    scene.progress(progress(5.0, 4), 6.0);
+    scene.ada("!stop", 7.0);
+    let out = scene.ended(EndReason::Stopped, 8.0);
+    assert!(messages(&out, MessageKind::StatusEdit).is_empty());
+    assert!(messages(&scene.tick(10.9), MessageKind::StatusEdit).is_empty());
+    let last = text(&scene.tick(11.0), MessageKind::StatusEdit);
+    assert_eq!(last, "■ Recorded · 00:01:01 · 2 participants · 4 streams · it was stopped");
+    assert_eq!(scene.tick(60.0), []);
+}
+
+#[test]
+fn a_message_that_failed_is_sent_again_and_an_edit_waits_for_the_one_under_way() {
+    let mut scene = Scene::new();
+    scene.answers = false;
+    scene.here(&[ADA], 0.0);
+    let first = status_tag(&scene.ada("!start", 1.0)).unwrap();
+    assert_eq!(status_tag(&scene.progress(progress(5.0, 3), 7.0)), None, "its event is not known yet");
+    scene.room.failed(first, at(8.0));
+    let second = status_tag(&scene.tick(8.0)).unwrap();
+    assert_eq!(second.kind, MessageKind::Status);
+    scene.room.said(second, "$status", at(9.0));
+    assert_eq!(scene.room.durable().running.as_ref().unwrap().status.as_deref(), Some("$status"));
+    let edit = status_tag(&scene.progress(progress(20.0, 5), 20.0)).unwrap();
+    assert_eq!(edit.kind, MessageKind::StatusEdit);
+}
+
+fn status_tag(out: &[RoomAction]) -> Option<MessageTag> {
+    out.iter().find_map(|action| match action {
+        RoomAction::Say { tag, .. } if matches!(tag.kind, MessageKind::Status | MessageKind::StatusEdit) => {
+            Some(*tag)
+        }
+        _ => None,
+    })
+}
