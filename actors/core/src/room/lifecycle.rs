@@ -253,7 +253,7 @@ impl Room {
         match why {
             Closing::CallTerminated => {
                 self.view = None;
-                self.gathering_over(EndReason::Hangup, out);
+                self.gathering_over(EndReason::Terminated, out);
                 self.show(now, out);
             }
             Closing::Removed => {

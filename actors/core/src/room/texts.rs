@@ -171,7 +171,7 @@ pub(super) fn saved(ended: &Ended, by: Option<&str>) -> Announcement {
 
 pub(super) const fn why(reason: EndReason) -> &'static str {
     match reason {
-        EndReason::Hangup => "the call was ended",
+        EndReason::Hangup | EndReason::Terminated => "the call was ended",
         EndReason::Stopped => "it was stopped",
         EndReason::EveryoneLeft => "everybody has left the call",
         EndReason::Shutdown => "the recorder was shut down",

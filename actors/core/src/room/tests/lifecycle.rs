@@ -106,9 +106,9 @@ fn a_recording_that_cannot_be_begun_is_not_begun_again_by_itself() {
 fn the_calls_termination_ends_the_session_at_once() {
     let mut scene = Scene::recording();
     let out = scene.room.close(Closing::CallTerminated, at(10.0));
-    assert_eq!(stopped(&out), Some(EndReason::Hangup));
+    assert_eq!(stopped(&out), Some(EndReason::Terminated));
     assert_eq!(scene.room.activity(), Activity::Stopping);
-    scene.ended(EndReason::Hangup, 11.0);
+    scene.ended(EndReason::Terminated, 11.0);
     assert!(begun(&scene.ada("!start", 12.0)).is_none(), "nobody is in a call");
     assert!(begun(&scene.here(&[ADA], 13.0)).is_some());
 }
