@@ -226,6 +226,10 @@ impl Room {
             return;
         };
         self.keep();
+        if ended.reason == EndReason::Terminated {
+            // Whoever is seen next is in another call, though its id may be the same.
+            (self.view, self.gathering) = (None, None);
+        }
         self.shut_down |= ended.reason == EndReason::Shutdown;
         // Who ended it does not want this gathering recorded, or it cannot be. After a shutdown the next process may.
         if !session.gathering_over && self.gathering.is_some() && !self.shut_down {

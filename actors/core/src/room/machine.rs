@@ -184,9 +184,11 @@ impl Room {
         self.done(out)
     }
 
-    /// We are in the room again.
+    /// We are in the room, perhaps again. A room that was replaced stays so.
     pub fn rejoined(&mut self) {
-        self.closed = None;
+        if self.closed == Some(Closing::Removed) {
+            self.closed = None;
+        }
     }
 
     /// A message could not be decrypted and is given up: its sender is told once an hour, because it may have been a

@@ -69,16 +69,19 @@ impl Shown {
             Phase::Stopping => "○ Ending the recording",
             Phase::Over(_) => "■ Recorded",
         };
-        let mut words = Words::default()
-            .bold(state)
-            .text(&format!(" · {} · ", duration(self.duration_s)))
-            .text(&count(self.participants, "participant", "participants"))
-            .text(" · ")
-            .text(&count(self.streams, "stream", "streams"));
+        let mut words = Words::default().bold(state);
+        // Nothing is known of what a process before this one recorded.
+        if self.phase != Phase::Over(EndReason::Restarted) || self.streams > 0 {
+            words = words
+                .text(&format!(" · {} · ", duration(self.duration_s)))
+                .text(&count(self.participants, "participant", "participants"))
+                .text(" · ")
+                .text(&count(self.streams, "stream", "streams"));
+        }
         if let Phase::Over(reason) = self.phase {
             words = words.text(" · ").text(why(reason));
         }
-        if self.restored {
+        if self.restored && !matches!(self.phase, Phase::Over(EndReason::Restarted)) {
             words = words.line().text("The recorder was restarted in this session and went on.");
         }
         for warning in &self.warnings {

@@ -157,6 +157,10 @@ pub(super) fn saved(ended: &Ended, by: Option<&str>) -> Announcement {
         (EndReason::Stopped, Some(by)) => words.text("stopped by ").user(by),
         (reason, _) => words.text(why(reason)),
     };
+    if ended.saved.streams == 0 && ended.reason == EndReason::Restarted {
+        // What the process before wrote is not counted here.
+        return words.text(". What was recorded before is kept.").notice();
+    }
     if ended.saved.streams == 0 {
         return words.text(". I recorded nothing: no media arrived.").notice();
     }

@@ -114,6 +114,14 @@ fn the_calls_termination_ends_the_session_at_once() {
 }
 
 #[test]
+fn a_call_that_begins_right_after_a_termination_is_a_new_gathering() {
+    let mut scene = Scene::with(auto(), Durable::default());
+    assert!(begun(&scene.here(&[ADA], 1.0)).is_some());
+    assert!(begun(&scene.ended(EndReason::Terminated, 5.0)).is_none());
+    assert!(begun(&scene.here(&[ADA], 6.0)).is_some());
+}
+
+#[test]
 fn another_call_of_the_room_does_not_become_part_of_the_session() {
     let mut scene = Scene::recording();
     scene.room.gathering(view("other", &[EVE]), at(10.0));
@@ -150,6 +158,7 @@ fn a_replaced_room_ends_the_session_and_says_where_to_go() {
     assert_eq!(stopped(&out), Some(EndReason::RoomUpgraded));
     assert!(text(&out, MessageKind::Notice).contains("!new:hs"));
     scene.ended(EndReason::RoomUpgraded, 4.0);
+    scene.room.rejoined();
     let out = scene.ada("!start", 5.0);
     assert!(begun(&out).is_none() && counted(&out) == [Refusal::RoomReplaced]);
 }
@@ -190,7 +199,10 @@ fn after_a_restart_the_session_goes_on_and_nobody_is_told_twice() {
 fn a_session_that_does_not_go_on_after_a_restart_is_closed_in_the_room() {
     let scene = Scene::recording();
     let mut scene = Scene::with(Settings { started: at(30.0), ..settings() }, scene.room.durable().clone());
-    let out = scene.ended(EndReason::Restarted, 31.0);
+    let nothing = Ended { saved: Saved::default(), participants: 0, reason: EndReason::Restarted };
+    let out = scene.room.ended(nothing, at(31.0));
+    assert!(text(&out, MessageKind::Saved).contains("What was recorded before is kept"), "{out:?}");
+    assert_eq!(text(&out, MessageKind::StatusEdit), "■ Recorded · the recorder was restarted");
     assert!(out.contains(&RoomAction::SetName { name: None }));
     assert_eq!(messages(&out, MessageKind::Saved).len(), 1);
     assert_eq!(messages(&out, MessageKind::StatusEdit).len(), 1);
