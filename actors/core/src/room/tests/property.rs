@@ -222,7 +222,7 @@ fn newest(tags: &[MessageTag], back: usize) -> Option<MessageTag> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn no_sequence_of_inputs_breaks_the_rules(inputs in prop::collection::vec(input(), 1..200)) {
