@@ -84,3 +84,110 @@ fn whole_number(value: &Value) -> Option<u64> {
         (number >= 0.0 && number.fract() == 0.0 && number < 9e15).then_some(number as u64)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::mesh::roster::tests::any_json;
+
+    fn hangup() -> Value {
+        json!({"call_id": "c", "party_id": "D", "version": "1", "reason": "user_hangup", "conf_id": "conf",
+            "device_id": "D", "sender_session_id": "s", "dest_session_id": "mine", "seq": 3})
+    }
+
+    fn parse(content: &Value) -> Result<ToDeviceSignal, Malformed> {
+        ToDeviceSignal::parse("@ada:hs", "m.call.hangup", content, BootTime(7))
+    }
+
+    #[test]
+    fn a_signal_is_read_whole() {
+        let signal = parse(&hangup()).unwrap();
+        assert_eq!(
+            (signal.sender(), signal.conf_id.as_str(), signal.device.as_str()),
+            ("@ada:hs", "conf", "D")
+        );
+        assert_eq!(
+            (signal.sender_session.as_deref(), signal.dest_session.as_deref()),
+            (Some("s"), Some("mine"))
+        );
+        assert_eq!((signal.seq, signal.signal.received), (Some(3), BootTime(7)));
+    }
+
+    #[test]
+    fn what_is_needed_and_absent_or_of_the_wrong_type_is_told() {
+        for (field, value) in [
+            ("call_id", Value::Null),
+            ("party_id", json!(1)),
+            ("version", json!(0)),
+            ("conf_id", Value::Null),
+            ("device_id", json!({})),
+            ("sender_session_id", json!(4)),
+            ("dest_session_id", json!(false)),
+            ("seq", json!("3")),
+            ("seq", json!(-1)),
+            ("seq", json!(1.5)),
+        ] {
+            let mut content = hangup();
+            content[field] = value.clone();
+            assert_eq!(parse(&content), Err(Malformed::Field(field)), "{value}");
+        }
+        let mut content = hangup();
+        content["conf_id"] = json!("x".repeat(300));
+        assert_eq!(parse(&content), Err(Malformed::TooLong("conf_id")));
+    }
+
+    #[test]
+    fn sessions_and_numbers_may_be_absent() {
+        let mut content = hangup();
+        for field in ["sender_session_id", "dest_session_id", "seq"] {
+            content[field] = Value::Null;
+        }
+        let signal = parse(&content).unwrap();
+        assert_eq!((signal.sender_session, signal.dest_session, signal.seq), (None, None, None));
+        content["seq"] = json!(4.0);
+        assert_eq!(parse(&content).unwrap().seq, Some(4));
+    }
+
+    const KEYS: &[&str] = &[
+        "call_id",
+        "party_id",
+        "version",
+        "conf_id",
+        "device_id",
+        "dest_session_id",
+        "seq",
+        "offer",
+        "answer",
+        "sdp",
+        "type",
+        "candidates",
+        "candidate",
+        "description",
+        "sdp_stream_metadata",
+        "selected_party_id",
+    ];
+
+    proptest! {
+        #[test]
+        fn no_json_makes_the_reader_panic(
+            content in any_json(KEYS),
+            whole: bool,
+            kind in prop::sample::select(vec!["invite", "candidates", "negotiate", "hangup", "select_answer",
+                "sdp_stream_metadata_changed", "answer", "reject", "replaces"]),
+        ) {
+            let mut content = content;
+            if let (true, Some(map)) = (whole, content.as_object_mut()) {
+                for (key, value) in hangup().as_object().unwrap() {
+                    map.entry(key.clone()).or_insert(value.clone());
+                }
+            }
+            let read = ToDeviceSignal::parse("@ada:hs", &format!("m.call.{kind}"), &content, BootTime(0));
+            if let Ok(signal) = read {
+                prop_assert!(signal.conf_id.len() <= 255 && signal.weight() < 1 << 20);
+            }
+        }
+    }
+}
