@@ -15,6 +15,15 @@ mod publish;
 mod roster;
 mod to_device;
 
+#[cfg(test)]
+mod machine_tests;
+#[cfg(test)]
+mod signal_tests;
+#[cfg(test)]
+mod sim_tests;
+#[cfg(test)]
+mod test_support;
+
 use std::time::Duration;
 
 use serde_json::Value;

@@ -17,7 +17,9 @@ pub(super) const GAP_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Inbox {
     pub(super) call_id: String,
     next: u64,
-    waiting: BTreeMap<u64, Arc<ToDeviceSignal>>,
+    pub(super) waiting: BTreeMap<u64, Arc<ToDeviceSignal>>,
+    /// Bytes that wait, roughly.
+    pub(super) bytes: usize,
     /// Since when the signal that comes next is missing.
     since: BootTime,
     /// A gap was given up at some time.
@@ -30,6 +32,7 @@ impl Inbox {
             call_id: call_id.to_owned(),
             next: 0,
             waiting: BTreeMap::new(),
+            bytes: 0,
             since: BootTime(0),
             gapped: false,
         }
@@ -48,6 +51,7 @@ impl Inbox {
         if self.waiting.is_empty() {
             self.since = now;
         }
+        self.bytes += signal.weight();
         self.waiting.insert(seq, signal);
         Some(self.in_turn(now))
     }
@@ -57,6 +61,7 @@ impl Inbox {
         while let Some(signal) = self.waiting.remove(&self.next) {
             self.next = self.next.saturating_add(1);
             self.since = now;
+            self.bytes -= signal.weight();
             ready.push(signal);
         }
         ready
@@ -76,10 +81,5 @@ impl Inbox {
         self.gapped = true;
         self.next = first;
         self.in_turn(now)
-    }
-
-    /// Bytes that wait, roughly.
-    pub(super) fn weight(&self) -> usize {
-        self.waiting.values().map(|signal| signal.weight()).sum()
     }
 }

@@ -15,21 +15,21 @@ use crate::time::BootTime;
 /// How long a signal may come before its sender's membership does.
 const HOLD_LIMIT: Duration = Duration::from_secs(10);
 /// Signals held, of everybody and of one user.
-const MOST_HELD: usize = 64;
+pub(super) const MOST_HELD: usize = 64;
 const MOST_HELD_OF_A_USER: usize = 16;
 /// Bytes held.
-const MOST_HELD_BYTES: usize = 4 << 20;
+pub(super) const MOST_HELD_BYTES: usize = 4 << 20;
 /// Bytes that wait for earlier signals, of everybody; beyond it gaps are not waited for.
-const MOST_WAITING_BYTES: usize = 8 << 20;
+pub(super) const MOST_WAITING_BYTES: usize = 8 << 20;
 /// Rejections sent in 10 s; further invites are ignored in silence.
-const MOST_REJECTIONS: usize = 32;
+pub(super) const MOST_REJECTIONS: usize = 32;
 const REJECTIONS_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Waiting {
     /// Signals of those who are not, or not with this session, in the roster; of everybody while our own membership
     /// is not published.
-    held: VecDeque<(BootTime, Arc<ToDeviceSignal>)>,
+    pub(super) held: VecDeque<(BootTime, Arc<ToDeviceSignal>)>,
     rejections: VecDeque<BootTime>,
 }
 
@@ -159,8 +159,8 @@ impl Mesh {
         Some(self.legs.get(&leg)?.call_id().to_owned())
     }
 
-    fn waiting_bytes(&self) -> usize {
-        self.peers.values().flat_map(|peer| &peer.inboxes).map(super::inbox::Inbox::weight).sum()
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.peers.values().flat_map(|peer| &peer.inboxes).map(|inbox| inbox.bytes).sum()
     }
 
     fn skip_gap(&mut self, key: &(String, String), call_id: &str, now: BootTime, out: &mut Out) {
@@ -220,6 +220,10 @@ impl Mesh {
         let SignalBody::Invite { offer, metadata, .. } = &signal.signal.body else { return };
         let call_id = &signal.signal.call_id;
         let Some(peer) = self.peers.get_mut(&key) else { return };
+        if !peer.may_invite(now) {
+            peer.set_over(call_id);
+            return self.reject(signal, now, out);
+        }
         if let Some(earlier) = peer.leg.and_then(|leg| self.legs.get(&leg)) {
             // Two invites crossed: the smaller call id wins (client-server API, "Glare").
             if earlier.is_calling() && earlier.call_id() < call_id.as_str() {

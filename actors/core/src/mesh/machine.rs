@@ -361,7 +361,3 @@ impl Mesh {
         self.counts
     }
 }
-
-#[cfg(test)]
-#[path = "machine_tests.rs"]
-mod tests;

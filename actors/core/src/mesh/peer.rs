@@ -13,6 +13,9 @@ use crate::time::BootTime;
 const MOST_INBOXES: usize = 4;
 /// Calls of one device that are known to be over.
 const MOST_OVER: usize = 16;
+/// Invites of one device that are taken in 10 s; clients try again after 5 s.
+const MOST_INVITES: usize = 6;
+const INVITES_WITHIN: Duration = Duration::from_secs(10);
 /// How long someone who ought to call us is taken to be there without doing it.
 const CALL_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -37,6 +40,7 @@ pub(super) struct Peer {
     pub(super) overdue: bool,
     pub(super) inboxes: Vec<Inbox>,
     over: VecDeque<String>,
+    invites: VecDeque<BootTime>,
 }
 
 impl Peer {
@@ -55,6 +59,7 @@ impl Peer {
             overdue: false,
             inboxes: Vec::new(),
             over: VecDeque::new(),
+            invites: VecDeque::new(),
         };
         peer.expect(now);
         peer
@@ -109,6 +114,18 @@ impl Peer {
 
     pub(super) fn is_present(&self) -> bool {
         self.leg.is_some() || self.next_try.is_some() || self.awaited_until.is_some()
+    }
+
+    /// Whether one more invite may set up a connection.
+    pub(super) fn may_invite(&mut self, now: BootTime) -> bool {
+        while self.invites.front().is_some_and(|at| now.saturating_since(*at) >= INVITES_WITHIN) {
+            self.invites.pop_front();
+        }
+        let may = self.invites.len() < MOST_INVITES;
+        if may {
+            self.invites.push_back(now);
+        }
+        may
     }
 
     pub(super) fn is_over(&self, call_id: &str) -> bool {

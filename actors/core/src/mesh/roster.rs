@@ -128,29 +128,26 @@ impl Roster {
             self.refused += 1;
             return;
         }
-        let terminated = content::terminated(content);
-        let known = self.calls.get_mut(conf_id);
-        let over = |why: String| Terminated { why, by: sender.to_owned(), at_ms: origin_ts_ms };
-        match (known, terminated, content::is_call(content)) {
-            (Some(call), Some(why), _) => {
-                call.terminated.get_or_insert_with(|| over(why));
-            }
+        let over = match (content::terminated(content), content::is_call(content)) {
+            (Some(why), _) => Some(why),
+            (None, true) => None,
             // Deleted (redacted), or changed so that no client would take it for a call.
-            (Some(call), None, false) => {
-                call.terminated.get_or_insert_with(|| over("deleted".to_owned()));
+            (None, false) if self.calls.contains_key(conf_id) => Some("deleted".to_owned()),
+            (None, false) => {
+                self.refused += 1;
+                return;
             }
-            (Some(call), None, true) if call.terminated.is_none() => {
-                call.livekit = content::is_livekit(content);
+        };
+        let over = over.map(|why| Terminated { why, by: sender.to_owned(), at_ms: origin_ts_ms });
+        let livekit = content::is_livekit(content);
+        match (self.calls.get_mut(conf_id), over) {
+            (Some(call), Some(over)) => {
+                call.terminated.get_or_insert(over);
             }
-            (None, Some(_), _) => {}
-            (None, None, false) => self.refused += 1,
-            (_, None, true) => {
-                let call = Call {
-                    created_by: sender.to_owned(),
-                    created_ts_ms: origin_ts_ms,
-                    terminated: None,
-                    livekit: content::is_livekit(content),
-                };
+            (Some(call), None) if call.terminated.is_none() => call.livekit = livekit,
+            (_, terminated) => {
+                let (created_by, created_ts_ms) = (sender.to_owned(), origin_ts_ms);
+                let call = Call { created_by, created_ts_ms, terminated, livekit };
                 self.calls.insert(conf_id.to_owned(), call);
                 self.shed_calls();
             }
