@@ -175,8 +175,12 @@ impl Mesh {
             self.handle(&signal, now, out);
         }
         // What comes first of the other side is its answer: it is lost and will not come again.
-        let unanswered =
-            self.legs.values().find(|leg| leg.call_id() == call_id && leg.is_calling()).map(|leg| leg.id);
+        let unanswered = self
+            .peers
+            .get(key)
+            .and_then(|peer| self.legs.get(&peer.leg?))
+            .filter(|leg| leg.call_id() == call_id && leg.is_calling())
+            .map(|leg| leg.id);
         if let Some(leg) = unanswered {
             self.close(leg, LegEnd::SignallingLost, Tell::Hangup("signalling_timeout"), now, out);
         }

@@ -152,7 +152,7 @@ fn a_call_that_fails_is_tried_again_each_5_seconds_three_times() {
     }
     // A membership that is refreshed is a sign of life.
     let alive = Member { expires_ts_ms: UTC + 7_200_000, ..member(EVE, "s1") };
-    assert_eq!(dials(&mesh.members(&[alive.clone()], None, seconds(at), UTC)), 1);
+    assert_eq!(dials(&mesh.members(std::slice::from_ref(&alive), None, seconds(at), UTC)), 1);
     assert_eq!(dials(&mesh.members(&[alive], None, seconds(at), UTC)), 0);
 }
 

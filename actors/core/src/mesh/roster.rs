@@ -194,10 +194,10 @@ impl Roster {
                 .members
                 .iter()
                 .filter_map(|(user, entries)| {
-                    let earliest = entries.iter().map(|entry| entry.expires_ts_ms).min()?;
-                    Some((earliest, user.clone()))
+                    Some((entries.iter().map(|entry| entry.expires_ts_ms).min()?, user))
                 })
-                .min();
+                .min()
+                .map(|(earliest, user)| (earliest, user.clone()));
             let Some((earliest, user)) = first else { return };
             let Some(entries) = self.members.get_mut(&user) else { return };
             let before = entries.len();

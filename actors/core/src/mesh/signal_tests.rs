@@ -256,6 +256,19 @@ fn a_lost_answer_ends_our_call_and_begins_another() {
 }
 
 #[test]
+fn nobody_speaks_in_the_call_of_another() {
+    let (mut mesh, _) = joined(&[member(EVE, "s1"), member("@fay:hs", "s1")]);
+    mesh.dialled(ONE, Some("ours"), NOW);
+    for (seq, kind) in [(0, "answer"), (1, "reject"), (2, "hangup"), (9, "candidates")] {
+        let body = if kind == "answer" { answer() } else { candidates(1) };
+        mesh.signal(signal("@fay:hs", "mine.1", seq, kind, body), NOW);
+    }
+    assert!(closed(&mesh.tick(seconds(6), UTC)).is_empty());
+    let actions = mesh.signal(signal(EVE, "mine.1", 0, "answer", answer()), seconds(6));
+    assert!(actions.contains(&MeshAction::ApplyAnswer { leg: ONE, sdp: "theirs".into() }));
+}
+
+#[test]
 fn candidates_of_one_leg_are_bounded_while_it_waits_and_later() {
     let (mut mesh, _) = joined(&[member(ADA, "s1")]);
     invite(&mut mesh, "c");
