@@ -189,7 +189,7 @@ impl OpenFile {
             codec: info.codec.into(),
             start_s,
             opened_because: because.into(),
-            clock_uncertain_s: None,
+            clock_uncertain_s: order.session.clock().uncertain(),
             video: video.clone(),
             audio,
         }));
@@ -227,7 +227,7 @@ impl OpenFile {
             ledger: Ledger::default(),
             gaps: Vec::new(),
             dtx_s: Seconds::ZERO,
-            clock_uncertain_s: None,
+            clock_uncertain_s: order.session.clock().uncertain(),
             video,
             audio,
         };
@@ -328,6 +328,28 @@ impl OpenFile {
             rotations: segment.video.as_ref().map(|video| video.rotations.clone()),
             audio: segment.audio,
         }
+    }
+
+    /// The sender opted out: takes back what has not been handed to the lane, and says how many packets that were. A file
+    /// of which the lane has nothing yet keeps what it has, at most [`FLUSH_EVERY`] from before, so that it is a file.
+    pub(crate) fn take_back(&mut self) -> u64 {
+        let kept = self.body.marks.back().unwrap_or(&self.body.on_disk).clone();
+        if kept.frames == 0 {
+            return 0;
+        }
+        let packets = self.taken.packets - kept.packets;
+        self.out.clear();
+        self.first_unflushed = None;
+        self.mux.roll_back(self.taken.bytes, kept.frames);
+        self.taken = Mark { bytes: self.taken.bytes, ..kept };
+        let segment = &mut self.body.segment;
+        let end_s = segment.session_time(Seconds::new(self.taken.span as f64 / self.body.rate as f64));
+        segment.gaps.retain(|gap| gap.to_s <= end_s);
+        if let Some(video) = &mut segment.video {
+            video.resolutions.retain(|size| size.at_s <= end_s);
+            video.rotations.retain(|rotation| rotation.at_s <= end_s);
+        }
+        packets
     }
 
     /// Cues, duration, the final clock.

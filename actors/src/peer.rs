@@ -1,6 +1,7 @@
 //! PeerActor: one per participant device. Compares what the connection and the signalling say with what is being
 //! written, and starts, stops or replaces writers as `plan::diff` names them: no more.
 
+mod consent;
 mod heirloom;
 mod tell;
 
@@ -64,6 +65,8 @@ pub struct Counters {
     /// An m-line of the remote description was `sendrecv` once, so that it can put us on hold.
     two_way: bool,
     held: bool,
+    /// What the journal says of the participant's consent.
+    opted_out: bool,
 }
 
 /// A peer's slot content: outlives the actor, belongs to the CallActor.
@@ -131,24 +134,31 @@ impl PeerActor {
         let shared = Arc::clone(&self.shared);
         let facts = Arc::clone(&shared.connection.borrow());
         let wanted = lock(&shared.wanted).clone();
+        if wanted.opted_out {
+            // Streams that are new since.
+            shared.withhold();
+        }
+        self.tell_consent(wanted.opted_out);
         let current = lock(&shared.plan).clone();
         let next = self.wanted_plan(&current, &facts, &wanted);
         for change in diff(&current, &next) {
             self.apply(&change, &next, &facts);
         }
         *lock(&shared.plan) = next.clone();
-        let held = self.look_for_hold(&facts);
+        let held = self.look_for_hold(&facts, &wanted);
         self.tell_causes(&next, &facts, held);
         // At the end everything goes off, and the end says so. A client that hangs up closes its connection before its word
         // has come.
         let over = matches!(facts.state, ConnectionState::Closed | ConnectionState::Failed);
         if !wanted.stop && !over {
-            self.tell_levels(&next, &facts, wanted.metadata.as_ref(), held);
+            self.tell_levels(&next, &facts, &wanted, held);
         }
         if let Some(round_trip) = facts.round_trip {
             lock(&shared.sender_clock).observe_round_trip(round_trip.as_nanos() as u64);
         }
-        if shared.ice_restarts.swap(facts.ice_restarts, Ordering::Relaxed) < facts.ice_restarts {
+        if shared.ice_restarts.swap(facts.ice_restarts, Ordering::Relaxed) < facts.ice_restarts
+            && !wanted.opted_out
+        {
             let at_s = shared.session.now_s();
             shared.session.tell(event(at_s, EventKind::IceRestarted, Some(&shared.participant), None));
             for track in shared.tracks() {
@@ -180,7 +190,8 @@ impl PeerActor {
             if known.is_none() && (media.codecs.is_empty() || stream.is_none()) {
                 continue;
             }
-            if known.is_none() && tracks >= MOST_TRACKS {
+            // Of who does not want to be recorded nothing becomes known but that they are there.
+            if known.is_none() && (tracks >= MOST_TRACKS || wanted.opted_out) {
                 continue;
             }
             tracks += usize::from(known.is_none());
@@ -190,6 +201,7 @@ impl PeerActor {
                 known.map(|track| track.source).filter(|source| *source != Source::Unknown).unwrap_or(said);
             let wanted_now = unread.is_some() || (is_sending(media) && !wanted.stop);
             let (run, pause) = match stream {
+                _ if wanted.opted_out => (None, Some(Pause::OptedOut)),
                 Some(_) if wanted_now && !disk.allows(media.kind) => (None, Some(Pause::Disk)),
                 Some(ring) if wanted_now => {
                     (Some(StreamPlan { stream: ring.info.id, codec: ring.info.codec }), None)
@@ -200,10 +212,11 @@ impl PeerActor {
             plan.insert(media.mid.clone(), TrackPlan { kind: media.kind, source, run, pause, muted });
         }
         // An m-line that vanished (a broken renegotiation) keeps its track, without a stream.
+        let gone = if wanted.opted_out { Pause::OptedOut } else { Pause::SourceOff };
         for (mid, track) in current {
             plan.entry(mid.clone()).or_insert_with(|| TrackPlan {
                 run: None,
-                pause: Some(Pause::SourceOff),
+                pause: Some(gone),
                 ..track.clone()
             });
         }
@@ -230,7 +243,12 @@ impl PeerActor {
             Change::Add { mid } => self.add(mid, &next[mid]),
             Change::Start { mid, run, because } => {
                 let first = self.track(mid).filter(|_| *because == OpenedBecause::First);
-                let because = first.map_or(*because, |track| track.because);
+                let opted_in = find_ring(facts, mid, run).is_some_and(|ring| ring.has_pause());
+                let because = match first {
+                    Some(_) if opted_in => OpenedBecause::OptedIn,
+                    Some(track) => track.because,
+                    None => *because,
+                };
                 self.run_writer(mid, run, because, facts);
             }
             Change::Replace { mid, run, because } => {

@@ -11,6 +11,7 @@ use crossbeam_queue::ArrayQueue;
 use recorder_core::ids::{ConnectionId, Mid, SegmentId, StreamId};
 use recorder_core::media::{Codec, MediaKind, RingItem, RtpPacket, SenderReport, Skipped};
 use recorder_core::rtp::TrackReceiver;
+use recorder_core::time::BootTime;
 
 /// Packets an audio ring holds: 2 s at one packet each 10 ms, and twice that in reserve.
 pub const AUDIO_RING: usize = 512;
@@ -66,7 +67,14 @@ pub struct TrackRing {
     reader: AtomicU64,
     /// The receiver of the segment before, with what it had taken and not yet written: the next one goes on with it.
     carried: Mutex<Option<TrackReceiver>>,
+    /// `BootTime` nanoseconds: what arrived earlier is nobody's to write. [`WITHHELD`] while that holds for all there is.
+    fresh_from: AtomicU64,
+    /// How often the sender opted out, and how many of these pauses a reader has left behind.
+    pauses: [AtomicU64; 2],
 }
+
+/// No packet arrives so late.
+const WITHHELD: u64 = u64::MAX;
 
 impl TrackRing {
     pub fn new(info: StreamInfo) -> Arc<Self> {
@@ -88,11 +96,16 @@ impl TrackRing {
             taken: AtomicU64::new(0),
             reader: AtomicU64::new(0),
             carried: Mutex::default(),
+            fresh_from: AtomicU64::new(0),
+            pauses: Default::default(),
         })
     }
 
     /// Media loop only. Puts a packet in, or counts it as dropped by us.
     pub fn push_packet(&self, mut packet: RtpPacket) {
+        if self.is_withheld() {
+            return;
+        }
         let drops = self.pending_drops.load(Ordering::Relaxed);
         packet.skipped.dropped_by_us = packet.skipped.dropped_by_us.saturating_add(drops);
         let duplicate = self.tail[0].swap(0, Ordering::Relaxed);
@@ -126,6 +139,9 @@ impl TrackRing {
     /// Media loop only. A report that finds no room is lost: the next one says the same.
     pub fn push_report(&self, report: SenderReport) {
         self.counters.sender_reports.fetch_add(1, Ordering::Relaxed);
+        if self.is_withheld() {
+            return;
+        }
         let _ = self.queue.push(RingItem::Report(report));
     }
 
@@ -173,6 +189,43 @@ impl TrackRing {
     /// `segment` reads no more.
     pub fn release(&self, segment: SegmentId) {
         let _ = self.reader.compare_exchange(segment.0, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// The sender does not want to be recorded: from now on nothing is kept, and what lies here is nobody's to write.
+    pub fn withhold(&self) {
+        if self.fresh_from.swap(WITHHELD, Ordering::AcqRel) != WITHHELD {
+            self.pauses[0].fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The sender may be recorded again: what arrives from `now` on.
+    pub fn admit(&self, now: BootTime) {
+        self.withhold();
+        self.fresh_from.store(now.as_nanos(), Ordering::Release);
+    }
+
+    pub fn is_withheld(&self) -> bool {
+        self.fresh_from.load(Ordering::Acquire) == WITHHELD
+    }
+
+    /// The sender opted out, and nothing has been read since that arrived after an opt-in.
+    pub fn has_pause(&self) -> bool {
+        self.pauses() != self.pauses[1].load(Ordering::Relaxed)
+    }
+
+    /// Reader only: how often the sender has opted out. To be asked before [`Self::admits`].
+    pub fn pauses(&self) -> u64 {
+        self.pauses[0].load(Ordering::Acquire)
+    }
+
+    /// Reader only: whether a packet that arrived then may be written.
+    pub fn admits(&self, arrival: BootTime) -> bool {
+        arrival.as_nanos() >= self.fresh_from.load(Ordering::Acquire)
+    }
+
+    /// Reader only: a packet was read that is [admitted](Self::admits) after so many pauses.
+    pub fn end_pause(&self, pauses: u64) {
+        self.pauses[1].store(pauses, Ordering::Relaxed);
     }
 
     /// Reader only: leaves a receiver to the next reader.

@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod change_table;
+mod consent;
 mod faults;
 mod life_of_a_call;
 mod rejoin;

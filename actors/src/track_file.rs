@@ -1,12 +1,14 @@
 //! One segment on its way from ring to files: the part of a pump that knows a track.
 
+mod pause;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use recorder_core::ids::SegmentId;
 use recorder_core::manifest::{GapCause, Ledger, OpenedBecause, Record};
-use recorder_core::media::{MediaKind, RingItem, Skipped};
+use recorder_core::media::{MediaKind, RingItem};
 use recorder_core::rtp::{
     EncodedFrame, FormatChange, Reason, ReceiverOutput, ReceiverSettings, TrackReceiver,
 };
@@ -52,7 +54,7 @@ pub(crate) struct Recording {
     /// What the totals have of this segment.
     counted: Ledger,
     read_to_end: bool,
-    /// Packets that arrived earlier belong to a pause and are passed over.
+    /// Packets that arrived earlier belong to a pause and are passed over, as are those that the ring does not admit.
     fresh_after: Option<BootTime>,
     /// The first failure of this segment or of one of its files.
     failure: Option<String>,
@@ -151,19 +153,17 @@ impl Recording {
         if !ring.claim(self.order.id) {
             return false;
         }
-        if self.because == OpenedBecause::DiskResumed {
-            // Nobody read while there was no space. What the ring kept of that pause is old, and was not to be written.
-            self.fresh_after = Some(now);
-            return true;
+        self.fresh_after = self.pause_before(now);
+        if self.fresh_after.is_none() {
+            let carried = ring.take_carried();
+            self.take_up(world, now, carried);
         }
-        self.take_up(world, now);
         true
     }
 
     /// Begins to read: with what the segment before left, or afresh.
-    fn take_up(&mut self, world: &PumpWorld, now: BootTime) {
+    fn take_up(&mut self, world: &PumpWorld, now: BootTime, carried: Option<TrackReceiver>) {
         let ring = &self.order.ring;
-        let carried = ring.take_carried().filter(|_| self.because != OpenedBecause::DiskResumed);
         self.receiver = Some(carried.unwrap_or_else(|| {
             TrackReceiver::new(
                 ring.info.codec,
@@ -180,18 +180,15 @@ impl Recording {
     /// Whether the ring was seen empty.
     fn read(&mut self, world: &PumpWorld, now: BootTime) -> bool {
         for _ in 0..MOST_PER_TURN {
+            if self.is_opted_out() {
+                self.discard();
+                return false;
+            }
             match self.order.ring.pop() {
                 Some(RingItem::Packet(mut packet)) => {
                     let arrival = packet.arrival;
-                    if let Some(pause_end) = self.fresh_after {
-                        if arrival < pause_end {
-                            self.order.ring.note_taken(packet.ingress);
-                            continue;
-                        }
-                        self.fresh_after = None;
-                        packet.skipped = Skipped::default();
-                        self.order.ring.note_taken(packet.ingress - 1);
-                        self.take_up(world, now);
+                    if self.is_of_a_pause(world, &mut packet, now) {
+                        continue;
                     }
                     self.order.ring.note_taken(packet.ingress);
                     if let Some(receiver) = &mut self.receiver {
@@ -269,7 +266,7 @@ impl Recording {
 
     fn reject(&mut self, packets: u32, reason: Reason) {
         if let Some(receiver) = &mut self.receiver {
-            receiver.reject(packets, reason);
+            receiver.reject(packets.into(), reason);
         }
     }
 
@@ -366,7 +363,7 @@ impl Recording {
             None => {
                 // No file is there to say what came: it is counted all the same.
                 not_written(&mut ledger, 0);
-                add(&mut self.before.ledger, &ledger);
+                self.before.ledger.add(&ledger);
             }
         }
         self.read_to_end = true;
@@ -386,7 +383,7 @@ impl Recording {
             }
             let over = self.closing.remove(index).into_over();
             Totals::count(&world.board.totals.segments_closed);
-            add(&mut self.before.ledger, &over.segment.ledger);
+            self.before.ledger.add(&over.segment.ledger);
             self.before.frames += over.segment.frames;
             self.before.bytes += over.segment.bytes;
             self.before.media_seconds += over.segment.media_seconds.as_f64();
@@ -450,7 +447,7 @@ impl Recording {
     /// Brings the figures up to date; `ledger` is that of the open file. Totals take what has come on top.
     fn tally(&mut self, world: &PumpWorld, ledger: Ledger) {
         let mut sum = self.before.ledger.clone();
-        add(&mut sum, &ledger);
+        sum.add(&ledger);
         let before = &self.before;
         let mut all =
             Figures { frames: before.frames, bytes: before.bytes, media_seconds: before.media_seconds };
@@ -460,7 +457,7 @@ impl Recording {
             all.media_seconds += figures.media_seconds;
         };
         for closing in &mut self.closing {
-            add(&mut sum, closing.ledger());
+            sum.add(closing.ledger());
             count(closing.figures());
         }
         if let Some(file) = &mut self.file {
@@ -484,21 +481,4 @@ impl Recording {
     fn publish(&self) {
         self.told.send_replace(Arc::new(self.facts.clone()));
     }
-}
-
-fn add(sum: &mut Ledger, other: &Ledger) {
-    sum.received += other.received;
-    sum.written += other.written;
-    sum.duplicate += other.duplicate;
-    sum.padding += other.padding;
-    sum.late += other.late;
-    sum.before_key_frame += other.before_key_frame;
-    sum.incomplete_frame += other.incomplete_frame;
-    sum.other_layer += other.other_layer;
-    sum.undecryptable += other.undecryptable;
-    sum.opted_out += other.opted_out;
-    sum.injected += other.injected;
-    sum.dropped_by_us += other.dropped_by_us;
-    sum.recovered += other.recovered;
-    sum.lost += other.lost;
 }

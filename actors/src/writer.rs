@@ -163,6 +163,12 @@ impl TrackWriterActor {
                         self.slot.fault(why);
                         context.stop();
                     }
+                    // What it had not written was thrown away for an opt-out that is over already.
+                    SegmentPhase::Closed if ring.has_pause() && !ring.is_withheld() => {
+                        self.shared.count_finished(&segment);
+                        *lock(&self.shared.current) = None;
+                        self.open(ring, OpenedBecause::OptedIn, context);
+                    }
                     // The stream ended and its file is closed; the parent's plan will say so too.
                     SegmentPhase::Closed => {}
                     SegmentPhase::Waiting | SegmentPhase::Writing | SegmentPhase::Finishing => {

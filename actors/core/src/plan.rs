@@ -34,6 +34,8 @@ pub enum Pause {
     SourceOff,
     /// Too little space on the disk.
     Disk,
+    /// The participant does not want to be recorded.
+    OptedOut,
 }
 
 /// All tracks of one participant, by m-line.
@@ -73,6 +75,7 @@ pub fn diff(current: &Plan, wanted: &Plan) -> Vec<Change> {
                 (None, Some(run)) => {
                     let because = match now.pause {
                         Some(Pause::Disk) => OpenedBecause::DiskResumed,
+                        Some(Pause::OptedOut) => OpenedBecause::OptedIn,
                         Some(Pause::SourceOff) => OpenedBecause::SourceOn,
                         None => OpenedBecause::First,
                     };
@@ -177,15 +180,29 @@ mod tests {
         assert!(matches!(diff(&off, &on)[..], [Change::Start { because: OpenedBecause::DiskResumed, .. }]));
     }
 
+    #[test]
+    fn an_opt_out_stops_every_track_and_an_opt_in_begins_the_next_segments() {
+        let on = plan(&[("0", track(Some((1, Codec::Opus)))), ("1", track(Some((2, Codec::Vp8))))]);
+        let mut out = plan(&[("0", track(None)), ("1", track(None))]);
+        out.values_mut().for_each(|track| track.pause = Some(Pause::OptedOut));
+        let stop = |mid: &str| Change::Stop { mid: mid.into(), pause: Pause::OptedOut };
+        assert_eq!(diff(&on, &out), [stop("0"), stop("1")]);
+        let back = diff(&out, &on);
+        assert_eq!(back.len(), 2);
+        assert!(
+            back.iter().all(|change| matches!(change, Change::Start { because: OpenedBecause::OptedIn, .. }))
+        );
+    }
+
     prop_compose! {
         fn any_track()(
             run in prop::option::of((0_u64..4, prop::sample::select(vec![Codec::Vp8, Codec::H264]))),
             muted: bool,
-            disk: bool,
+            pause in prop::sample::select(vec![Pause::SourceOff, Pause::Disk, Pause::OptedOut]),
         ) -> TrackPlan {
             let mut track = track(run);
             track.muted = muted;
-            track.pause = run.is_none().then_some(if disk { Pause::Disk } else { Pause::SourceOff });
+            track.pause = run.is_none().then_some(pause);
             track
         }
     }
@@ -236,6 +253,19 @@ mod tests {
         #[test]
         fn applying_the_diff_gives_the_wanted_plan(current in any_plan(), wanted in any_plan()) {
             prop_assert_eq!(apply(&current, &wanted, &diff(&current, &wanted)), wanted);
+        }
+
+        #[test]
+        fn only_a_track_that_was_opted_out_is_opted_in(current in any_plan(), wanted in any_plan()) {
+            for change in diff(&current, &wanted) {
+                if let Change::Start { mid, because, .. } = &change {
+                    let out = current.get(mid).is_some_and(|track| track.pause == Some(Pause::OptedOut));
+                    prop_assert_eq!(*because == OpenedBecause::OptedIn, out);
+                }
+                if let Change::Stop { mid, pause } = &change {
+                    prop_assert_eq!(Some(*pause), wanted[mid].pause);
+                }
+            }
         }
 
         #[test]

@@ -4,9 +4,12 @@ mod manifest_support;
 
 use manifest_support::{applied, ended, event, journal, opened, record, session};
 use proptest::prelude::*;
+use recorder_core::ids::{ParticipantId, TrackId};
 use recorder_core::manifest::{
-    EventCoalescer, JournalError, Manifest, Ppm, Problem, Record, Seconds, SessionClock, Utc, fold, limits,
+    EventCoalescer, GapCause, JournalError, Manifest, MediaState, OpenedBecause, Ppm, Problem, Record,
+    Seconds, SegmentOpened, SessionClock, Utc, fold, limits,
 };
+use recorder_core::media::{Codec, MediaKind, Source};
 use recorder_core::time::BootTime;
 use std::time::Duration;
 
@@ -226,6 +229,64 @@ fn the_end_of_a_session_ends_stays_and_states() {
     let stay = &applied(&records).participants[0].presence[0];
     assert_eq!(stay.left_s, Some(Seconds::new(5.0)));
     assert!(stay.reason.is_some());
+}
+
+#[test]
+fn an_opt_out_is_a_gap_of_the_segment_that_it_ended_until_the_opt_in_or_the_end() {
+    let (participant, track) = (ParticipantId::from("p1"), TrackId::from("p1-camera-1"));
+    let file = "a_camera_0001.webm";
+    let state = |at: f64, began: bool| {
+        let (track, at_s, state) = (track.clone(), Seconds::new(at), MediaState::OptedOut.into());
+        if began {
+            Record::StateBegan { track, at_s, state }
+        } else {
+            Record::StateEnded { track, at_s, state }
+        }
+    };
+    let before = [
+        Record::SessionOpened(opened()),
+        Record::ParticipantAdded {
+            participant: participant.clone(),
+            user_id: None,
+            device_id: None,
+            party_id: None,
+            display_name: None,
+        },
+        Record::TrackAdded {
+            participant,
+            track: track.clone(),
+            source: Source::Camera.into(),
+            kind: MediaKind::Video.into(),
+        },
+        Record::SegmentOpened(SegmentOpened {
+            track: track.clone(),
+            file: file.to_owned(),
+            codec: Codec::Vp8.into(),
+            start_s: Seconds::new(3.0),
+            opened_because: OpenedBecause::First.into(),
+            clock_uncertain_s: None,
+            video: None,
+            audio: None,
+        }),
+        state(6.0, true),
+    ];
+    let closed = Record::SegmentClosed { file: file.to_owned(), segment: Box::new(segment()) };
+    // However soon the file is closed.
+    for after in [
+        vec![closed.clone(), state(9.5, false)],
+        vec![state(9.5, false), closed.clone()],
+        vec![closed.clone(), state(9.5, false), closed.clone()],
+        vec![closed.clone(), ended(Seconds::new(9.5))],
+    ] {
+        let records: Vec<_> = before.iter().cloned().chain(after).collect();
+        let manifest = applied(&records);
+        let gaps = &manifest.segment(file).expect("it was opened").gaps;
+        let told: Vec<_> = gaps.iter().map(|gap| (gap.from_s.as_f64(), gap.to_s.as_f64())).collect();
+        assert_eq!(told, [(6.0, 9.5)]);
+        assert!(gaps[0].cause.is(GapCause::OptedOut));
+    }
+    let short: Vec<_> = before.iter().cloned().chain([closed, state(6.9, false)]).collect();
+    assert_eq!(applied(&short).segment(file).expect("it was opened").gaps, []);
 }
 
 #[test]

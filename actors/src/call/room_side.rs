@@ -54,7 +54,7 @@ impl CallShared {
             if key.user == user
                 && let (Some(place), Some(peer)) = (&person.place, person.peer())
             {
-                lock(&peer.wanted).opted_out = opted_out;
+                peer.set_opted_out(opted_out);
                 place.slot.nudge();
             }
         }

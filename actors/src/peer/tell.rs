@@ -9,7 +9,7 @@ use recorder_core::manifest::{EventKind, GapCause, MediaState, Record};
 use recorder_core::media::{MediaKind, Source};
 use recorder_core::plan::Plan;
 
-use super::{PeerActor, PeerShared, TrackPlace, is_sending, mute_changes};
+use super::{PeerActor, PeerShared, TrackPlace, Wanted, is_sending, mute_changes};
 use crate::journal::event;
 use crate::observe::Severity;
 use crate::ports::{ConnectionFacts, ConnectionState, Direction};
@@ -25,6 +25,7 @@ pub(super) struct Said {
     /// Unknown before the first look.
     off: Option<bool>,
     held: bool,
+    opted_out: bool,
     /// The sender's flag, and how often it had changed.
     flag: bool,
     changes: u32,
@@ -48,6 +49,7 @@ impl PeerShared {
                 (MediaState::Muted, said.muted),
                 (MediaState::SourceOff, said.off == Some(true)),
                 (MediaState::Held, said.held),
+                (MediaState::OptedOut, said.opted_out),
             ] {
                 if began {
                     self.tell_state(&track, state, false);
@@ -70,17 +72,20 @@ impl PeerShared {
 impl PeerActor {
     /// A remote side puts us on hold by no longer wanting our media (`sendonly`, or `inactive` for music that stopped;
     /// RFC 3264 §8.4) where it did before. Told once per participant.
-    pub(super) fn look_for_hold(&self, facts: &ConnectionFacts) -> bool {
+    pub(super) fn look_for_hold(&self, facts: &ConnectionFacts, wanted: &Wanted) -> bool {
         let is = |direction| facts.media.iter().any(|media| media.direction == direction);
         let two_way = is(Direction::SendRecv);
         let (was_held, held) = {
             let mut counters = lock(&self.shared.counters);
             counters.two_way |= two_way;
+            if wanted.opted_out {
+                return counters.held;
+            }
             let one_way = is(Direction::SendOnly) || is(Direction::Inactive);
             let held = counters.two_way && one_way && !two_way && !is(Direction::RecvOnly);
             (std::mem::replace(&mut counters.held, held), held)
         };
-        if held != was_held && !lock(&self.shared.wanted).stop {
+        if held != was_held && !wanted.stop {
             let kind = if held { EventKind::Held } else { EventKind::Unheld };
             let at_s = self.shared.session.now_s();
             self.shared.session.tell(event(at_s, kind, Some(&self.shared.participant), None));
@@ -105,23 +110,22 @@ impl PeerActor {
         }
     }
 
-    /// Says of each track what is not as it was last said. A muted camera is off, as is one whose m-line does not send;
-    /// a muted microphone is muted.
-    pub(super) fn tell_levels(
-        &self,
-        plan: &Plan,
-        facts: &ConnectionFacts,
-        metadata: Option<&StreamMetadata>,
-        held: bool,
-    ) {
+    /// Says of each track what is not as it was last said; of an opted-out participant's that it is, and no more. A muted
+    /// camera is off, as is one whose m-line does not send; a muted microphone is muted.
+    pub(super) fn tell_levels(&self, plan: &Plan, facts: &ConnectionFacts, wanted: &Wanted, held: bool) {
+        let opted_out = wanted.opted_out;
         for (mid, track) in lock(&self.shared.tracks).iter() {
-            let Some(planned) = plan.get(mid) else { continue };
+            let was_out = std::mem::replace(&mut lock(&track.said).opted_out, opted_out);
+            if was_out != opted_out {
+                self.tell_state(track, MediaState::OptedOut, opted_out);
+            }
+            let Some(planned) = plan.get(mid).filter(|_| !opted_out) else { continue };
             let media = facts.media.iter().find(|media| media.mid == *mid);
             let sending = media.is_some_and(is_sending);
             let muted = planned.muted && track.kind == MediaKind::Audio;
             let off = !sending || (planned.muted && track.kind == MediaKind::Video);
-            let changes = media.map_or(0, |media| mute_changes(media, metadata));
-            let now = Said { muted, off: Some(off), held, flag: planned.muted, changes };
+            let changes = media.map_or(0, |media| mute_changes(media, wanted.metadata.as_ref()));
+            let now = Said { muted, off: Some(off), held, opted_out, flag: planned.muted, changes };
             let before = std::mem::replace(&mut *lock(&track.said), now);
             for _ in 0..before.unseen_pairs(changes) {
                 for flag in [!before.flag, before.flag] {

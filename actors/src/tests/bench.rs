@@ -89,6 +89,32 @@ impl Bench {
         participant
     }
 
+    /// As [`Self::join`], of whom nothing may be known.
+    pub fn join_unnamed(&self, id: &str) -> ParticipantId {
+        let participant = ParticipantId::new(id);
+        self.session.tell(Record::ParticipantAdded {
+            participant: participant.clone(),
+            user_id: None,
+            device_id: None,
+            party_id: None,
+            display_name: None,
+        });
+        self.session
+            .tell(Record::PresenceBegan { participant: participant.clone(), at_s: self.session.now_s() });
+        participant
+    }
+
+    /// What is known of somebody who opted in.
+    pub fn name(&self, id: &str) {
+        self.session.tell(Record::ParticipantRenamed {
+            participant: ParticipantId::new(id),
+            user_id: Some(format!("@{id}:hs")),
+            device_id: Some("LAPTOP".into()),
+            party_id: None,
+            display_name: Some(id.into()),
+        });
+    }
+
     /// A connection of a participant with microphone (mid 0) and camera (mid 1).
     pub fn connect(
         &self,
@@ -142,6 +168,13 @@ impl Bench {
 
     pub fn manifest(&self) -> Manifest {
         self.session.manifest()
+    }
+
+    /// The `state` of each event of a kind.
+    pub fn events(&self, kind: &str) -> Vec<String> {
+        let manifest = self.manifest();
+        let events = manifest.events.iter().filter(|event| event.kind.to_string() == kind);
+        events.map(|event| event.detail["state"].as_str().unwrap().to_owned()).collect()
     }
 
     /// The states of a track, and whether each has ended.

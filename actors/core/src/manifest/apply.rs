@@ -3,14 +3,16 @@
 use serde_json::Value;
 
 use super::{
-    ApplyError, EndReason, Event, Gap, LeaveReason, Manifest, MediaState, Open, Participant, Presence,
-    Record, Seconds, Segment, SegmentOpened, SegmentProgress, SessionState, Track, TrackState, VideoFormat,
-    limits,
+    ApplyError, EndReason, Event, Gap, GapCause, LeaveReason, Manifest, MediaState, Open, Participant,
+    Presence, Record, Seconds, Segment, SegmentOpened, SegmentProgress, SessionState, Track, TrackState,
+    VideoFormat, limits,
 };
 use crate::ids::{ParticipantId, TrackId};
 
 /// Bytes of an event's `detail` that are kept; a bigger one is replaced by a note.
 const DETAIL_BYTES: usize = 8 * limits::TEXT_BYTES;
+/// The shortest interval without media that is listed.
+const GAP: Seconds = Seconds::from_micros(1_000_000);
 
 impl Manifest {
     /// Applies one record. What is refused has changed nothing; the same records give the same manifest.
@@ -157,10 +159,14 @@ impl Manifest {
     }
 
     fn end_state(&mut self, id: &TrackId, at: Seconds, state: &Open<MediaState>) -> Result<(), ApplyError> {
-        let states = &mut self.track_mut(id)?.states;
-        let open = states.iter_mut().rev().find(|known| known.state == *state && known.to_s.is_none());
+        let track = self.track_mut(id)?;
+        let open = track.states.iter_mut().rev().find(|known| known.state == *state && known.to_s.is_none());
         let open = open.ok_or_else(|| ApplyError::NotBegun(format!("{state} of {id}")))?;
-        open.to_s = Some(at.max(open.from_s));
+        let ended = (open.from_s, at.max(open.from_s));
+        open.to_s = Some(ended.1);
+        if state.is(MediaState::OptedOut) {
+            note_opt_out(track, ended);
+        }
         Ok(())
     }
 
@@ -232,6 +238,11 @@ impl Manifest {
         closed.sha256 = closed.sha256.or_else(|| segment.sha256.take());
         closed.is_final = true;
         closed.end_s = closed.end_s.max(closed.start_s);
+        // Whoever closes a file knows what is in it, not what came after it.
+        let opted_out = |gap: &&Gap| gap.cause.is(GapCause::OptedOut);
+        if closed.gaps.iter().all(|gap| !opted_out(&gap)) {
+            closed.gaps.extend(segment.gaps.iter().filter(opted_out).cloned());
+        }
         closed.clock_map.truncate(limits::CLOCK_POINTS);
         closed.gaps.truncate(limits::GAPS);
         if let Some(video) = &mut closed.video {
@@ -272,11 +283,31 @@ impl Manifest {
                 stay.left_s = Some(at.max(stay.joined_s));
                 stay.reason = Some(LeaveReason::SessionEnded.into());
             }
-            let states = participant.tracks.iter_mut().flat_map(|track| &mut track.states);
-            for state in states.filter(|state| state.to_s.is_none()) {
-                state.to_s = Some(at.max(state.from_s));
+            for track in &mut participant.tracks {
+                let mut opted_out = None;
+                for state in track.states.iter_mut().filter(|state| state.to_s.is_none()) {
+                    let to_s = at.max(state.from_s);
+                    state.to_s = Some(to_s);
+                    if state.state.is(MediaState::OptedOut) {
+                        opted_out = Some((state.from_s, to_s));
+                    }
+                }
+                if let Some(interval) = opted_out {
+                    note_opt_out(track, interval);
+                }
             }
         }
+    }
+}
+
+/// The gap that an opt-out left, with the segment that it ended.
+fn note_opt_out(track: &mut Track, (from_s, to_s): (Seconds, Seconds)) {
+    if to_s - from_s < GAP {
+        return;
+    }
+    let ended = track.segments.iter_mut().rev().find(|segment| segment.start_s <= from_s);
+    if let Some(segment) = ended.filter(|segment| segment.gaps.len() < limits::GAPS) {
+        segment.gaps.push(Gap { from_s, to_s, cause: GapCause::OptedOut.into() });
     }
 }
 

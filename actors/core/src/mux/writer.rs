@@ -157,6 +157,15 @@ impl MatroskaWriter {
         }
     }
 
+    /// Forgets everything after the `length` bytes and `frames` that have left `out`, the open cluster first. `length` is
+    /// what [`Self::position`] was after a flush; what came after it must not be written.
+    pub fn roll_back(&mut self, length: u64, frames: u64) {
+        self.cluster.clear();
+        self.cues.forget_from(length.saturating_sub(self.layout.segment_at));
+        self.position = length;
+        self.frames = frames;
+    }
+
     /// Bytes put into `out` so far, the header included.
     pub fn position(&self) -> u64 {
         self.position

@@ -78,9 +78,27 @@ impl Ledger {
         self.dropped_by_us += u64::from(skipped.dropped_by_us);
     }
 
+    /// Adds another segment's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.written += other.written;
+        self.duplicate += other.duplicate;
+        self.padding += other.padding;
+        self.late += other.late;
+        self.before_key_frame += other.before_key_frame;
+        self.incomplete_frame += other.incomplete_frame;
+        self.other_layer += other.other_layer;
+        self.undecryptable += other.undecryptable;
+        self.opted_out += other.opted_out;
+        self.injected += other.injected;
+        self.dropped_by_us += other.dropped_by_us;
+        self.recovered += other.recovered;
+        self.lost += other.lost;
+    }
+
     /// Moves packets that were counted as written to what really became of them.
-    pub fn reject(&mut self, packets: u32, reason: Reason) {
-        let packets = u64::from(packets).min(self.written);
+    pub fn reject(&mut self, packets: u64, reason: Reason) {
+        let packets = packets.min(self.written);
         self.written -= packets;
         *match reason {
             Reason::DroppedByUs => &mut self.dropped_by_us,

@@ -225,7 +225,7 @@ impl TrackReceiver {
     }
 
     /// A frame that was polled could not be written after all.
-    pub fn reject(&mut self, packets: u32, reason: Reason) {
+    pub fn reject(&mut self, packets: u64, reason: Reason) {
         self.ledger.reject(packets, reason);
     }
 
@@ -248,6 +248,22 @@ impl TrackReceiver {
         self.ledger.skip(tail);
         self.ledger.received = received_total.saturating_sub(self.ingress_base);
         self.ledger.clone()
+    }
+
+    /// The last call where the sender does not want to be recorded any more: what has no fate yet, and `rest`, the packets
+    /// that were not pushed, is thrown away and counted as `opted_out`. The ledger is that of these and all before,
+    /// the number beside it the ingress of the last.
+    pub fn discard(mut self, rest: impl IntoIterator<Item = RtpPacket>) -> (Ledger, u64) {
+        self.ledger.opted_out += self.in_flight();
+        self.ledger.received = self.last_ingress - self.ingress_base;
+        for packet in rest {
+            // Between two of these may lie others that nobody kept, so their numbers do not tell how many there were.
+            self.ledger.received += 1 + packet.skipped.total();
+            self.ledger.skip(packet.skipped);
+            self.ledger.opted_out += 1;
+            self.last_ingress = self.last_ingress.max(packet.ingress);
+        }
+        (self.ledger, self.last_ingress)
     }
 
     fn release(&mut self, now: BootTime) {
