@@ -14,7 +14,6 @@ use recorder_core::room::{
     self, Authority, Closing, Ended, GatheringView, MessageTag, Powers, Progress, Reaction, Room, RoomAction,
     Said,
 };
-use recorder_core::time::BootTime;
 use serde_json::{Map, Value};
 
 use self::voice::Voice;

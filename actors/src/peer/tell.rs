@@ -3,7 +3,6 @@
 //! Everything is a level that is compared with what was last said, so that nothing is said twice and nothing ends that
 //! never began.
 
-use recorder_core::call::StreamMetadata;
 use recorder_core::ids::Mid;
 use recorder_core::manifest::{EventKind, GapCause, MediaState, Record};
 use recorder_core::media::{MediaKind, Source};

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use recorder_core::call::{CallEnd, Saved};
-use recorder_core::ids::CallKey;
 use recorder_core::manifest::{CallKind, EndReason};
 use recorder_core::mesh::ToDeviceSignal;
 
