@@ -14,6 +14,7 @@ pub mod intake;
 pub mod ledger;
 pub mod net;
 pub mod offer;
+pub mod picture;
 pub mod reactor;
 pub mod shared;
 #[cfg(any(test, feature = "fault-injection"))]

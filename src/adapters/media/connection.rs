@@ -148,7 +148,7 @@ impl Connection {
             offer: Offer::default(),
             shared,
             pending: None,
-            tile: tile.map(TileSender::new),
+            tile: tile.map(|tile| TileSender::new(tile, now.instant)),
         };
         (connection, texts, receiver)
     }
@@ -169,7 +169,9 @@ impl Connection {
 
     /// When [`Connection::timeout`] is due.
     pub fn next_timeout(&self) -> Instant {
-        self.next_timeout.min(self.next_tick)
+        let tile = self.tile.as_ref().filter(|_| self.facts.state() == ConnectionState::Connected);
+        let due = self.next_timeout.min(self.next_tick);
+        tile.and_then(TileSender::due).map_or(due, |tile| due.min(tile))
     }
 
     /// The user fragment that the remote side addresses us by now.
@@ -351,6 +353,11 @@ impl Connection {
     pub fn timeout(&mut self, now: Moment, out: &mut dyn Outbox) {
         if self.over {
             return;
+        }
+        if let Some(tile) = &mut self.tile
+            && self.facts.state() == ConnectionState::Connected
+        {
+            tile.show(&mut self.rtc, &self.shared.pictures, now);
         }
         self.drive(now, out);
         if now.instant >= self.next_tick {

@@ -8,6 +8,7 @@ use str0m::Candidate;
 
 use super::answer::Quality;
 use super::candidates;
+use super::picture::Pictures;
 
 /// How the media plane is to behave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +82,8 @@ pub struct Shared {
     pub stats: MediaStats,
     pub next_stream: Arc<AtomicU64>,
     pub connections: AtomicUsize,
+    /// What tiles show.
+    pub pictures: Pictures,
     /// Addresses the sockets are bound to.
     pub bound: Vec<SocketAddr>,
 }
@@ -95,6 +98,7 @@ impl Shared {
             stats: MediaStats::default(),
             next_stream: Arc::new(AtomicU64::new(1)),
             connections: AtomicUsize::new(0),
+            pictures: Pictures::default(),
             bound,
         }
     }

@@ -7,6 +7,7 @@ mod dial;
 mod faults;
 mod later_offers;
 mod relay;
+mod tile;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -78,10 +78,16 @@ impl Caller {
 
     /// Adds m-lines and offers.
     pub fn offer(&mut self, kinds: &[MediaKind]) -> String {
+        let lines: Vec<_> = kinds.iter().map(|kind| (*kind, Direction::SendOnly)).collect();
+        self.offer_lines(&lines)
+    }
+
+    /// Adds m-lines of these directions and offers.
+    pub fn offer_lines(&mut self, lines: &[(MediaKind, Direction)]) -> String {
         let mut api = self.rtc.sdp_api();
         let mut added = Vec::new();
-        for kind in kinds {
-            let mid = api.add_media(*kind, Direction::SendOnly, Some("stream".to_owned()), None, None);
+        for (kind, direction) in lines {
+            let mid = api.add_media(*kind, *direction, Some("stream".to_owned()), None, None);
             added.push(Sender { mid, kind: *kind, sequence: 65_500, timestamp: 1_000 });
         }
         let (offer, pending) = api.apply().expect("something to negotiate");
