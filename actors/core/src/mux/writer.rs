@@ -103,9 +103,8 @@ impl MatroskaWriter {
         let relative = (timestamp_ms - self.cluster_ms) as i16;
         put_id(&mut self.cluster, id::SIMPLE_BLOCK);
         put_size(&mut self.cluster, data.len() as u64 + 4);
-        self.cluster.push(0x81);
-        self.cluster.extend_from_slice(&relative.to_be_bytes());
-        self.cluster.push(if key { 0x80 } else { 0 });
+        let [high, low] = relative.to_be_bytes();
+        self.cluster.extend_from_slice(&[0x81, high, low, if key { 0x80 } else { 0 }]);
         self.cluster.extend_from_slice(data);
         self.last_ms = Some(timestamp_ms);
         self.frames += 1;
