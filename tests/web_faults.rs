@@ -23,7 +23,7 @@ fn an_ordinary_build_takes_no_orders_for_faults() {
 #[cfg(feature = "fault-injection")]
 #[test]
 fn an_order_is_armed_and_told_of_until_it_is_taken_back() {
-    let order = r#"{"point": "disk_write", "who": "p1-camera", "fault": "error", "times": 3}"#;
+    let order = r#"{"point": "disk_write", "who": "p1-camera", "fault": "error", "after": 2, "times": 3}"#;
     assert_eq!(asked("POST", order).status, 204);
     let armed = asked("GET", "").json()["faults"].clone();
     assert_eq!(armed[0], serde_json::from_str::<serde_json::Value>(order).unwrap());

@@ -143,6 +143,7 @@ impl PeerActor {
         let next = self.wanted_plan(&current, &facts, &wanted);
         for change in diff(&current, &next) {
             self.apply(&change, &next, &facts);
+            visit(Point::PeerChange, self.slot.path());
         }
         *lock(&shared.plan) = next.clone();
         let held = self.look_for_hold(&facts, &wanted);
@@ -268,8 +269,12 @@ impl PeerActor {
         }
     }
 
-    /// Gives a track its id, its names and its writer's slot. No writer runs yet.
+    /// Gives a track its id, its names and its writer's slot. No writer runs yet. An earlier value that failed before its
+    /// plan was done may have given them already.
     fn add(&self, mid: &Mid, plan: &TrackPlan) {
+        if self.track(mid).is_some() {
+            return;
+        }
         let shared = &self.shared;
         let (names, because) = match shared.claim(plan.source, plan.kind) {
             Some(inherited) => (inherited.names, shared.inherited_because),

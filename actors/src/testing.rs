@@ -12,7 +12,8 @@ mod storage;
 
 #[cfg(any(test, feature = "fault-injection"))]
 pub use armed::{
-    ANYONE, Fault, Order, Refused, arm, arm_everywhere, ask, is_armed, lift, order, orders, visit,
+    ANYONE, Fault, Order, Refused, arm, arm_after, arm_everywhere, ask, disarm, is_armed, lift, order,
+    orders, visit,
 };
 #[cfg(any(test, feature = "fault-injection"))]
 pub use storage::faulty;
@@ -24,6 +25,8 @@ pub enum Point {
     SupervisorHandler,
     CallHandler,
     PeerHandler,
+    /// After each change of a peer's plan that was carried out.
+    PeerChange,
     WriterHandler,
     /// The path of the writer whose segment it is, or the track's id.
     Pump,

@@ -1,5 +1,6 @@
 //! The tree on a paused clock, with fakes for its ports and faults on cue.
 
+mod any_message;
 mod bad_input;
 mod bench;
 mod change_table;

@@ -1,7 +1,8 @@
 //! Faults on cue in a daemon that runs. Compiled into builds for tests only.
 //!
-//! `POST /faults` with `{"point", "who", "fault", "times"}` arms one; see [`recorder_actors::testing`] for the points and
-//! what `who` is there. `who` is `*` where it is absent, `fault` is `panic`, `times` is 1. `GET /faults` tells what is
+//! `POST /faults` with `{"point", "who", "fault", "after", "times"}` arms one; see [`recorder_actors::testing`] for the points and
+//! what `who` is there. `who` is `*` where it is absent, `fault` is `panic`, `times` is 1, `after` (visits that pass
+//! first) is 0. `GET /faults` tells what is
 //! armed and not used up, `DELETE /faults` takes all of it back and lets go on what stands still.
 
 use actix_web::{HttpResponse, web};
@@ -26,6 +27,8 @@ struct Wish {
     who: String,
     #[serde(default = "panic")]
     fault: String,
+    #[serde(default)]
+    after: u32,
     #[serde(default = "once")]
     times: u32,
 }
@@ -49,7 +52,7 @@ async fn arm(wish: Result<web::Json<Wish>, actix_web::Error>) -> HttpResponse {
     };
     let Some(point) = Point::named(&wish.point) else { return refused("there is no such point") };
     let Some(fault) = Fault::named(&wish.fault) else { return refused("there is no such fault") };
-    match order(Order { point, who: wish.who, fault, times: wish.times }) {
+    match order(Order { point, who: wish.who, fault, after: wish.after, times: wish.times }) {
         Ok(()) => HttpResponse::NoContent().finish(),
         Err(error) => refused(&error.to_string()),
     }
@@ -72,6 +75,7 @@ async fn list() -> HttpResponse {
                 "point": order.point.name(),
                 "who": order.who,
                 "fault": order.fault.name(),
+                "after": order.after,
                 "times": order.times,
             })
         })

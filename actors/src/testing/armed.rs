@@ -26,6 +26,8 @@ pub struct Order {
     pub point: Point,
     pub who: String,
     pub fault: Fault,
+    /// Visits that pass before the first that is met.
+    pub after: u32,
     /// Visits that it is still good for.
     pub times: u32,
 }
@@ -46,10 +48,11 @@ static LIFTED: Mutex<u64> = Mutex::new(0);
 static WAKE: Condvar = Condvar::new();
 
 impl Point {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SupervisorHandler,
         Self::CallHandler,
         Self::PeerHandler,
+        Self::PeerChange,
         Self::WriterHandler,
         Self::Pump,
         Self::DiskCreate,
@@ -66,6 +69,7 @@ impl Point {
             Self::SupervisorHandler => "supervisor",
             Self::CallHandler => "call",
             Self::PeerHandler => "peer",
+            Self::PeerChange => "peer_change",
             Self::WriterHandler => "writer",
             Self::Pump => "pump",
             Self::DiskCreate => "disk_create",
@@ -125,13 +129,24 @@ fn put(orders: &mut Vec<Order>, order: Order) {
 /// The next `times` visits of `point` by `who` on this thread panic. A tree under test lives on its test's thread, so
 /// tests do not meet.
 pub fn arm(point: Point, who: &str, times: u32) {
-    let order = Order { point, who: who.to_owned(), fault: Fault::Panic, times };
+    let order = Order { point, who: who.to_owned(), fault: Fault::Panic, after: 0, times };
     HERE.with_borrow_mut(|orders| put(orders, order));
+}
+
+/// The one visit after the next `after` ones on this thread panics.
+pub fn arm_after(point: Point, who: &str, after: u32) {
+    let order = Order { point, who: who.to_owned(), fault: Fault::Panic, after, times: 1 };
+    HERE.with_borrow_mut(|orders| put(orders, order));
+}
+
+/// Whether what was armed on this thread has been used up. What is left is taken back.
+pub fn disarm() -> bool {
+    HERE.with_borrow_mut(|orders| std::mem::take(orders)).is_empty()
 }
 
 /// As [`arm`], for visits on any thread.
 pub fn arm_everywhere(point: Point, who: &str, times: u32) {
-    place(Order { point, who: who.to_owned(), fault: Fault::Panic, times });
+    place(Order { point, who: who.to_owned(), fault: Fault::Panic, after: 0, times });
 }
 
 /// Arms any fault for visits on any thread.
@@ -210,6 +225,10 @@ fn take_everywhere(point: Point, who: &str) -> Option<Fault> {
 fn take(orders: &mut Vec<Order>, point: Point, who: &str) -> Option<Fault> {
     let at = orders.iter().position(|order| order.point == point && point.is_at(&order.who, who))?;
     let order = &mut orders[at];
+    if order.after > 0 {
+        order.after -= 1;
+        return None;
+    }
     order.times -= 1;
     let fault = order.fault;
     if order.times == 0 {
@@ -223,7 +242,7 @@ mod tests {
     use super::*;
 
     fn ordered(point: Point, who: &str, fault: Fault, times: u32) -> Order {
-        Order { point, who: who.to_owned(), fault, times }
+        Order { point, who: who.to_owned(), fault, after: 0, times }
     }
 
     #[test]

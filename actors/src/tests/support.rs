@@ -69,6 +69,16 @@ pub struct FakeMedia {
 }
 
 impl FakeMedia {
+    /// A connection was accepted and is not closed.
+    pub fn is_open(&self) -> bool {
+        !self.connections.lock().unwrap().is_empty() && !self.all_closed()
+    }
+
+    pub fn all_closed(&self) -> bool {
+        let closed = self.closed.lock().unwrap();
+        self.connections.lock().unwrap().keys().all(|id| closed.contains(id))
+    }
+
     /// Changes the facts of the only connection.
     pub fn change(&self, change: impl FnOnce(&mut ConnectionFacts)) {
         let connections = self.connections.lock().unwrap();

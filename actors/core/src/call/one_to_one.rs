@@ -19,6 +19,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(40);
 /// How long a connected call may be silent before it is given up: the caller's client restarts ICE after 2 s and
 /// hangs up after 30 s, and its hang-up may travel as long.
 const SILENCE_LIMIT: Duration = Duration::from_secs(40);
+/// How long an offer may take to be applied; then it is tried again. A fault of ours may have lost the answer, and without
+/// one the peer waits for ever.
+const APPLY_LIMIT: Duration = Duration::from_secs(5);
 /// After the peer closed its connection its hang-up is on its way.
 const CLOSED_LIMIT: Duration = Duration::from_secs(3);
 /// Candidates taken in one call, trickled or late.
@@ -150,7 +153,8 @@ pub struct OneToOne {
     /// Candidates that came before the connection was there.
     waiting: Vec<RemoteCandidate>,
     recording: bool,
-    negotiating: bool,
+    /// The offer that is being applied, and since when.
+    negotiating: Option<(String, BootTime)>,
     /// The newest offer that came while another was being applied, or before its turn.
     next_offer: Option<String>,
     pace: Pace,
@@ -182,7 +186,7 @@ impl OneToOne {
             candidates: 0,
             waiting: Vec::new(),
             recording: false,
-            negotiating: false,
+            negotiating: None,
             next_offer: None,
             pace: Pace::new(invite.received),
             now: invite.received,
@@ -321,7 +325,7 @@ impl OneToOne {
     /// The media plane's answer to [`CallAction::Renegotiate`]: `None` if the offer was refused; the call goes on as
     /// it was.
     pub fn renegotiated(&mut self, answer: Option<&str>) -> Vec<CallAction> {
-        self.negotiating = false;
+        self.negotiating = None;
         if matches!(self.phase, CallPhase::Ended(_)) {
             return Vec::new();
         }
@@ -336,19 +340,24 @@ impl OneToOne {
         actions
     }
 
-    /// The offer that waits, if it is its turn.
+    /// The offer that waits, if it is its turn, or the one that was being applied for too long.
     fn next_offer(&mut self) -> Vec<CallAction> {
-        let over = matches!(self.phase, CallPhase::Ended(_));
-        if self.negotiating
-            || over
-            || self.is_opening()
-            || self.next_offer.is_none()
-            || !self.pace.take(self.now)
-        {
+        if self.is_opening() || matches!(self.phase, CallPhase::Ended(_)) {
             return Vec::new();
         }
-        self.negotiating = true;
-        self.next_offer.take().map(|offer| CallAction::Renegotiate { offer }).into_iter().collect()
+        match &self.negotiating {
+            Some((_, since)) if self.now.saturating_since(*since) < APPLY_LIMIT => return Vec::new(),
+            Some((stuck, _)) => {
+                self.next_offer.get_or_insert_with(|| stuck.clone());
+            }
+            None => {}
+        }
+        if self.next_offer.is_none() || !self.pace.take(self.now) {
+            return Vec::new();
+        }
+        let Some(offer) = self.next_offer.take() else { return Vec::new() };
+        self.negotiating = Some((offer.clone(), self.now));
+        vec![CallAction::Renegotiate { offer }]
     }
 
     /// The connection's level, told at every change and at will.

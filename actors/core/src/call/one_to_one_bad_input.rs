@@ -58,6 +58,18 @@ fn an_offer_that_is_never_answered_by_the_media_loop_keeps_the_others_waiting_an
 }
 
 #[test]
+fn an_offer_whose_answer_was_lost_is_applied_again() {
+    let mut call = connected();
+    call.signal(offer("a"), NOW);
+    assert!(call.tick(NOW + Duration::from_secs(4)).is_empty());
+    let again = [CallAction::Renegotiate { offer: "a".into() }];
+    assert_eq!(call.tick(NOW + Duration::from_secs(5)), again);
+    assert!(call.tick(NOW + Duration::from_secs(6)).is_empty());
+    assert_eq!(sent(&call.renegotiated(Some("v=0"))), ["m.call.negotiate"]);
+    assert!(call.tick(NOW + Duration::from_secs(60)).is_empty());
+}
+
+#[test]
 fn a_refused_offer_is_counted_and_gets_no_answer() {
     let mut call = connected();
     call.signal(offer("bad"), NOW);
