@@ -41,7 +41,7 @@ const CALLS_LIMIT: Duration = Duration::from_secs(4);
 const ACCOUNT_LIMIT: Duration = Duration::from_secs(1);
 /// After this the process ends whatever is open; the next start repairs it.
 const HARD_LIMIT: Duration = Duration::from_secs(5);
-/// A media loop that has not gone round for so long is dead.
+/// A media loop or a pump that has not gone round for so long is dead.
 const MEDIA_LIMIT: Duration = Duration::from_secs(10);
 /// The tree's root is looked after this often.
 const ROOT_TICK: Duration = Duration::from_millis(250);
@@ -266,6 +266,9 @@ impl Tree {
             path.board.media_heartbeat.store(beat.as_nanos(), Ordering::Relaxed);
             if beat != BootTime::default() && now.saturating_since(beat) > MEDIA_LIMIT {
                 return StopCause::Fault("the media loop stands still".to_owned());
+            }
+            if path.pumps.busy_for(now) > MEDIA_LIMIT {
+                return StopCause::Fault("the pump stands still".to_owned());
             }
         }
     }

@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use recorder_core::ids::SegmentId;
+use recorder_core::time::BootTime;
 use tokio::sync::watch;
 
 use crate::lane::LanePool;
@@ -45,6 +47,8 @@ struct Shared {
     world: PumpWorld,
     inbox: Mutex<Inbox>,
     wake: Condvar,
+    /// When the present round began; 0 between rounds.
+    round_since: AtomicU64,
 }
 
 /// The pump thread and its segments.
@@ -62,10 +66,23 @@ impl PumpPool {
         writing_app: String,
     ) -> io::Result<Arc<Self>> {
         let world = PumpWorld { clock, media, lanes, board, writing_app };
-        let shared = Arc::new(Shared { world, inbox: Mutex::default(), wake: Condvar::new() });
+        let shared = Arc::new(Shared {
+            world,
+            inbox: Mutex::default(),
+            wake: Condvar::new(),
+            round_since: AtomicU64::new(0),
+        });
         let inner = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("pump".into()).spawn(move || run(&inner))?;
         Ok(Arc::new(Self { shared, thread: Mutex::new(Some(thread)) }))
+    }
+
+    /// How long the pump has been in its present round. One takes milliseconds; a pump that stands still records nothing.
+    pub fn busy_for(&self, now: BootTime) -> Duration {
+        match self.shared.round_since.load(Ordering::Acquire) {
+            0 => Duration::ZERO,
+            since => now.saturating_since(BootTime::from_nanos(since)),
+        }
     }
 
     /// Finishes every segment, whoever ordered it, and ends the thread when all are over. Blocks as long as that takes.
@@ -120,6 +137,7 @@ fn run(shared: &Shared) {
                 segments.insert(recording.id(), recording);
             }
         }
+        shared.round_since.store(shared.world.clock.now().as_nanos().max(1), Ordering::Release);
         if lock(&shared.inbox).ending {
             let now = shared.world.clock.now();
             segments.values().for_each(|recording| recording.finish_now(now));
@@ -143,5 +161,6 @@ fn run(shared: &Shared) {
                 segments.remove(&id);
             }
         }
+        shared.round_since.store(0, Ordering::Release);
     }
 }

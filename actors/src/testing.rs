@@ -12,8 +12,8 @@ mod storage;
 
 #[cfg(any(test, feature = "fault-injection"))]
 pub use armed::{
-    ANYONE, Fault, Order, Refused, arm, arm_after, arm_everywhere, ask, disarm, is_armed, lift, order,
-    orders, visit,
+    ANYONE, Fault, Order, Refused, arm, arm_after, arm_everywhere, ask, disarm, is_armed, let_go, lift,
+    order, orders, visit,
 };
 #[cfg(any(test, feature = "fault-injection"))]
 pub use storage::faulty;

@@ -310,6 +310,37 @@ fn a_panic_in_the_pump_ends_one_segment_and_loses_nothing() {
     assert_eq!(rig.session.rejected(), 0, "each end is told once");
 }
 
+#[cfg(feature = "fault-injection")]
+#[test]
+fn a_pump_that_stands_still_can_be_told_from_one_that_has_nothing_to_do() {
+    use std::time::Duration;
+
+    use recorder_actors::ports::Clock;
+    use recorder_actors::testing::{Fault as Failing, Order, Point, let_go, order};
+    let rig = Rig::new();
+    let ring = rig.ring(Codec::Opus, None);
+    let segment = rig.start(&ring, &rig.names("fault-12", MediaKind::Audio), OpenedBecause::First);
+    let mut sender = Sender::new(&ring, &rig.clock);
+    sender.frames(20, 1, 80);
+    let stall =
+        Order { point: Point::Pump, who: "fault-12".into(), fault: Failing::Stall, after: 0, times: 1 };
+    order(stall).unwrap();
+    until("it stands still", || {
+        recorder_actors::testing::orders().iter().all(|order| order.who != "fault-12")
+    });
+    for _ in 0..20 {
+        sender.frame(true, 80);
+        sender.tick();
+    }
+    rig.advance_ms(15_000);
+    assert!(rig.pumps.busy_for(rig.clock.now()) >= Duration::from_secs(15));
+    let_go();
+    let facts = rig.finish(&segment);
+    assert_eq!(rig.data(&facts.file.clone().unwrap()), sender.data(), "what waited is written");
+    assert_eq!(facts.ledger.dropped_by_us, 0);
+    until("it is at rest", || rig.pumps.busy_for(rig.clock.now()).is_zero());
+}
+
 #[test]
 fn a_panic_in_the_middle_of_a_frames_way_still_accounts_for_its_packets() {
     let rig = Rig::new();

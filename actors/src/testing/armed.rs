@@ -16,7 +16,7 @@ pub enum Fault {
     Panic,
     /// The operation fails; a datagram is lost. Only where the point has errors.
     Error,
-    /// The thread stands still until [`lift`].
+    /// The thread stands still until [`let_go`].
     Stall,
 }
 
@@ -181,6 +181,11 @@ pub fn is_armed(point: Point) -> bool {
 pub fn lift() {
     everywhere().clear();
     WAITING.store(0, Ordering::Release);
+    let_go();
+}
+
+/// Who stands still goes on; what is armed stays.
+pub fn let_go() {
     *LIFTED.lock().unwrap_or_else(PoisonError::into_inner) += 1;
     WAKE.notify_all();
 }

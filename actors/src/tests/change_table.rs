@@ -1,5 +1,8 @@
 //! What a change touches (the table in ARCHITECTURE.md, "What restarts when").
 
+use std::time::Duration;
+
+use recorder_core::manifest::GapCause;
 use recorder_core::media::Codec;
 use serde_json::json;
 
@@ -105,6 +108,119 @@ fn a_lost_path_that_comes_back_restarts_nobody() {
 }
 
 #[test]
+fn an_ice_restart_touches_nobody_and_is_told_once() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        for _ in 0..3 {
+            tree.media.change(|facts| facts.ice_restarts = 1);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        assert_eq!(tree.generations(), before);
+        assert_eq!(tree.segments.all.lock().unwrap().len(), 2);
+        tree.hang_up().await;
+        assert_eq!(tree.events("ice_restarted"), 1);
+    });
+}
+
+#[test]
+fn a_silent_path_gives_gaps_their_cause_and_touches_nobody() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        tree.media.change(|facts| facts.state = ConnectionState::Disconnected);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        for segment in tree.segments.running() {
+            assert_eq!(segment.control.take_pause_cause(), Some(GapCause::Reconnect));
+        }
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        tree.media.change(|facts| facts.state = ConnectionState::Connected);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(tree.generations(), before);
+        assert_eq!(tree.segments.all.lock().unwrap().len(), 2, "thirty seconds without a packet end no file");
+        tree.hang_up().await;
+        assert_eq!((tree.events("disconnected"), tree.events("connected")), (1, 1));
+    });
+}
+
+#[test]
+fn a_device_switched_behind_the_same_sender_touches_nobody() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        // Another microphone or camera, another size or rate: the same stream goes on.
+        tree.media.change(|_| {});
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(tree.generations(), before);
+        assert_eq!(tree.segments.all.lock().unwrap().len(), 2);
+        tree.hang_up().await;
+        assert_eq!(tree.events("device_changed"), 0);
+    });
+}
+
+#[test]
+fn a_camera_that_goes_off_and_on_on_its_m_line_touches_nobody() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        let note = |muted| json!({"sdp_stream_metadata": {"user": {"purpose": "m.usermedia", "video_muted": muted}}});
+        tree.event("m.call.sdp_stream_metadata_changed", CALLER, note(true)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(tree.segments.of("1")[0].control.take_pause_cause(), Some(GapCause::SourceOff));
+        assert_eq!(tree.segments.of("0")[0].control.take_pause_cause(), None);
+        tree.event("m.call.sdp_stream_metadata_changed", CALLER, note(false)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(tree.generations(), before);
+        assert_eq!(tree.segments.all.lock().unwrap().len(), 2);
+        tree.hang_up().await;
+        assert_eq!(tree.states("camera"), [("source_off".to_owned(), true)]);
+        assert_eq!((tree.events("camera_off"), tree.events("camera_on")), (1, 2));
+    });
+}
+
+#[test]
+fn a_first_camera_in_a_voice_call_adds_its_track_alone() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        tree.invite().await;
+        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
+        let microphone = tree.media.media("0", "user", Codec::Opus);
+        tree.media.change(|facts| {
+            facts.state = ConnectionState::Connected;
+            facts.media = vec![microphone];
+        });
+        until("its segment", || tree.segments.running().len() == 1).await;
+        let before = tree.generations();
+        let camera = tree.media.media("1", "user", Codec::Vp8);
+        tree.media.change(|facts| facts.media.push(camera));
+        until("the camera", || tree.segments.reasons("1") == ["first"]).await;
+        let mut after = tree.generations();
+        assert!(after.remove(CAMERA).is_some());
+        assert_eq!(after, before);
+        assert_eq!(tree.segments.reasons("0"), ["first"]);
+    });
+}
+
+#[test]
+fn a_camera_that_is_removed_ends_its_writer_alone_and_comes_back_as_the_next_segment() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations()[MICROPHONE];
+        tree.media.change(|facts| facts.media[1].direction = Direction::RecvOnly);
+        until("its end", || tree.segments.running().len() == 1).await;
+        // The same SSRC comes back on the same m-line.
+        tree.media.change(|facts| facts.media[1].direction = Direction::SendRecv);
+        until("its return", || tree.segments.reasons("1") == ["first", "source_on"]).await;
+        assert_eq!(
+            (tree.segments.reasons("0"), tree.generations()[MICROPHONE]),
+            (vec!["first".to_owned()], before)
+        );
+        tree.hang_up().await;
+        assert_eq!(tree.states("camera"), [("source_off".to_owned(), true)]);
+    });
+}
+
+#[test]
 fn a_track_that_begins_muted_is_told_muted_once() {
     on_paused_time(async {
         let tree = Tree::start();
@@ -182,9 +298,9 @@ fn a_hold_is_told_once_and_keeps_the_segments_of_what_still_plays() {
             tree.media.change(|facts| facts.media.iter_mut().for_each(|media| media.direction = direction));
         };
         set(Direction::SendOnly);
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
         set(Direction::SendRecv);
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(tree.generations(), before);
         assert_eq!(tree.segments.all.lock().unwrap().len(), 2);
         tree.hang_up().await;
@@ -218,7 +334,7 @@ fn a_participant_has_at_most_thirty_two_tracks_however_they_come() {
             let more: Vec<_> =
                 batch.map(|mid| tree.media.media(&mid.to_string(), "user", Codec::Opus)).collect();
             tree.media.change(|facts| facts.media.extend(more));
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
         assert_eq!(tree.segments.running().len(), 32);
     });

@@ -184,3 +184,63 @@ fn a_call_that_panics_again_and_again_is_given_up_without_harm_to_others() {
         assert_eq!(tree.state_of("supervisor"), Some(ActorState::Running));
     });
 }
+
+#[test]
+fn a_connection_that_is_never_set_up_ends_its_call_in_order_and_no_other() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        tree.media.stuck.store(true, Ordering::Relaxed);
+        let invite = json!({"call_id": "c2", "offer": {"type": "offer", "sdp": "v=0"}, "lifetime": 60_000});
+        tree.event("m.call.invite", CALLER, invite).await;
+        until("the second call", || tree.board.calls().len() == 2).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        until("its end", || *tree.shared.running().borrow() == 1).await;
+        let sent = tree.signalling.sent.lock().unwrap();
+        assert!(sent.iter().any(|(kind, content)| kind == "m.call.hangup" && content["call_id"] == "c2"));
+        drop(sent);
+        assert_eq!(tree.generations(), before);
+        assert_eq!(tree.segments.running().len(), 2);
+        assert_eq!(tree.live_calls.live.lock().unwrap().len(), 1);
+        tree.media.stuck.store(false, Ordering::Relaxed);
+        tree.hang_up().await;
+    });
+}
+
+#[test]
+fn a_connection_that_answers_no_offer_goes_on_recording_and_takes_the_newest_when_it_can() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        tree.media.stuck.store(true, Ordering::Relaxed);
+        for sdp in ["a", "b", "c"] {
+            tree.event("m.call.negotiate", CALLER, json!({"description": {"type": "offer", "sdp": sdp}}))
+                .await;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(*tree.media.offers.lock().unwrap(), ["a"]);
+        tree.media.stuck.store(false, Ordering::Relaxed);
+        until("the answer", || tree.signalling.count("m.call.negotiate") == 1).await;
+        assert_eq!(*tree.media.offers.lock().unwrap(), ["a", "c"]);
+        assert_eq!(tree.generations(), before);
+        assert_eq!(tree.segments.all.lock().unwrap().len(), 2);
+        tree.hang_up().await;
+    });
+}
+
+#[test]
+fn a_homeserver_that_takes_nothing_costs_no_file_and_leaves_the_hangup_to_the_next_start() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        tree.signalling.refuse.store(true, Ordering::Relaxed);
+        tree.event("m.call.negotiate", CALLER, json!({"description": {"type": "offer", "sdp": "x"}})).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(tree.generations(), before);
+        assert_eq!(tree.segments.running().len(), 2);
+        tree.shut_down();
+        until("the end", || *tree.shared.running().borrow() == 0).await;
+        assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
+        assert_eq!(tree.live_calls.live.lock().unwrap().len(), 1, "somebody still has to hang it up");
+    });
+}

@@ -86,6 +86,56 @@ fn a_caller_who_leaves_the_room_ends_the_call() {
 }
 
 #[test]
+fn a_recorder_that_is_removed_from_the_room_ends_the_call_as_such() {
+    for membership in ["leave", "ban"] {
+        on_paused_time(async {
+            let tree = Tree::recorded_call().await;
+            tree.event_of("m.room.member", CALLER, Some("@bot:hs"), json!({"membership": membership})).await;
+            until("the end", || *tree.shared.running().borrow() == 0).await;
+            assert_eq!(serde_json::to_value(&tree.manifest().end_reason).unwrap(), "removed");
+            assert_eq!(tree.signalling.count("m.call.hangup"), 0, "nobody would hear it");
+            assert!(tree.live_calls.live.lock().unwrap().is_empty());
+        });
+    }
+}
+
+#[test]
+fn a_room_that_is_upgraded_ends_the_call_as_such_and_hangs_up() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        tree.event_of("m.room.tombstone", CALLER, Some(""), json!({"replacement_room": "!next:hs"})).await;
+        until("the end", || *tree.shared.running().borrow() == 0).await;
+        assert_eq!(serde_json::to_value(&tree.manifest().end_reason).unwrap(), "room_upgraded");
+        assert_eq!(tree.signalling.count("m.call.hangup"), 1);
+    });
+}
+
+#[test]
+fn somebody_else_who_leaves_the_room_ends_nothing() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        tree.event_of("m.room.member", "@eve:hs", Some("@eve:hs"), json!({"membership": "leave"})).await;
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        assert_eq!(tree.segments.running().len(), 2);
+        tree.hang_up().await;
+    });
+}
+
+#[test]
+fn a_call_of_an_earlier_process_is_not_answered_again_and_the_next_one_is() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        tree.shared.mark_ended(ROOM, "c1");
+        tree.invite().await;
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        assert_eq!(tree.signalling.count("m.call.answer"), 0);
+        let next = json!({"call_id": "c2", "offer": {"type": "offer", "sdp": "v=0"}, "lifetime": 60_000});
+        tree.event("m.call.invite", CALLER, next).await;
+        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
+    });
+}
+
+#[test]
 fn a_path_that_stays_silent_for_forty_seconds_ends_the_call_with_a_hangup() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;

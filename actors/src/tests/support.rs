@@ -65,6 +65,8 @@ pub struct FakeMedia {
     pub closed: Mutex<Vec<ConnectionId>>,
     pub offers: Mutex<Vec<String>>,
     pub candidates: AtomicU64,
+    /// Offers are never answered.
+    pub stuck: std::sync::atomic::AtomicBool,
     streams: AtomicU64,
 }
 
@@ -141,6 +143,9 @@ impl MediaPlane for FakeMedia {
         _turn: Vec<TurnServer>,
         _tile: Option<Tile>,
     ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
+        if self.stuck.load(Ordering::Relaxed) {
+            return futures_util::future::pending().boxed();
+        }
         if offer == "broken" {
             return async { Err(MediaError::BadOffer("not SDP".into())) }.boxed();
         }
@@ -174,6 +179,9 @@ impl MediaPlane for FakeMedia {
 
     fn renegotiate(&self, _: ConnectionId, offer: String) -> BoxFuture<'static, Result<Answer, MediaError>> {
         self.offers.lock().unwrap().push(offer);
+        if self.stuck.load(Ordering::Relaxed) {
+            return futures_util::future::pending().boxed();
+        }
         async { Ok(Answer { sdp: "later answer".into() }) }.boxed()
     }
 
@@ -279,6 +287,8 @@ impl SegmentPlane for FakeSegments {
 #[derive(Default)]
 pub struct FakeSignalling {
     pub sent: Mutex<Vec<(String, Value)>>,
+    /// Nothing is taken any more.
+    pub refuse: std::sync::atomic::AtomicBool,
 }
 
 impl FakeSignalling {
@@ -299,6 +309,9 @@ impl Signalling for Arc<FakeSignalling> {
         content: Value,
         _: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>> {
+        if self.refuse.load(Ordering::Relaxed) {
+            return async { Err(SignallingError::Unreachable("no route".into())) }.boxed();
+        }
         self.sent.lock().unwrap().push((event_type, content));
         async { Ok(()) }.boxed()
     }
