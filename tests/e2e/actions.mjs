@@ -41,7 +41,7 @@ export class Course {
   /** Calls the recorder; `media` as for placeCall; `prediction` of what the call begins with. */
   static async begin(world, caller, { media = {}, starts = {}, encrypted = false, room } = {}) {
     const course = new Course();
-    Object.assign(course, { world, caller, log: [], mayTouch: new Set(), mayRestart: false });
+    Object.assign(course, { world, caller, log: [], restarts: new Map() });
     course.prediction = new Prediction(starts);
     course.room = room ?? (await caller.roomWith(world.recorderId, { encrypted }));
     course.callId = (await caller.call(course.room, media)).callId;
@@ -96,7 +96,6 @@ export class Course {
     const to = Date.now();
     this.log.push({ name: 'networkGone', back: ['microphone', 'camera'], from: to, to });
     this.outage = { from, to };
-    this.gapCauses = { microphone: 'reconnect', camera: 'reconnect' };
     return to - from - ms;
   }
 
@@ -118,41 +117,62 @@ export class Course {
     figures.missing = verdict.streams.reduce((sum, { missing = 0 }) => sum + missing, 0);
     figures.lost = verdict.streams.reduce((sum, { lost }) => sum + lost, 0);
     figures.worstFrameMs = Math.max(...verdict.streams.map(({ worst_ms }) => worst_ms));
-    Object.assign(figures, this.#judgeResumes(verdict), this.#judgeGaps(manifest, verdict), judgeClock(verdict));
+    Object.assign(figures, this.#judgeResumes(verdict), this.#judgeGaps(manifest), judgeClock(verdict));
     if (content) Object.assign(figures, await judgeSeconds(directory, manifest));
     return { directory, manifest, verdict, figures };
   }
 
-  /** Who was not concerned is the very same actor as before; nobody was started again. */
+  /** Who was not concerned is the very same actor as before; who panicked was started again, once for each panic. */
   #judgeActors(after) {
-    for (const [path, { address, generation }] of this.before) {
-      if (this.mayTouch.has(path)) continue;
+    const is = ({ address, generation }) => ({ address, generation });
+    for (const [path, actor] of this.before) {
       const now = after.get(path);
-      assert.deepEqual({ address: now?.address, generation: now?.generation }, { address, generation }, path);
+      assert.ok(now, `${path} is gone`);
+      const panics = this.restarts.get(path) ?? 0;
+      if (panics === 0) assert.deepEqual(is(now), is(actor), path);
+      else assert.equal(now.generation, actor.generation + panics, path);
     }
-    for (const { path, restarts, last_error } of after.values()) {
-      if (!this.mayTouch.has(path)) assert.deepEqual({ restarts, last_error }, { restarts: 0, last_error: null }, path);
-    }
+    for (const { path, restarts } of after.values())
+      assert.equal(restarts, this.restarts.get(path) ?? 0, `restarts of ${path}`);
+  }
+
+  /** Has what is at `point` (call, peer, writer or pump) of `source` panic, and waits for its successor. */
+  async panic(point, source) {
+    const peer = `supervisor/call-${this.call.key}/p1`;
+    const path = { call: peer.slice(0, -3), peer }[point] ?? `${peer}/p1-${source}-1`;
+    const { generation } = (await this.actors()).get(path);
+    this.prediction.panic(point, source);
+    this.restarts.set(path, (this.restarts.get(path) ?? 0) + 1);
+    await this.world.recorder.fault({ point, who: path });
+    // A call meets it with the next signal, which is lost to it: one that says nothing new.
+    if (point === 'call') await this.caller.do('repeatMetadata');
+    await until(`the successor of ${path}`, async () => {
+      const now = (await this.actors()).get(path);
+      if (!(now.generation > generation && now.state === 'running')) throw new Error(JSON.stringify(now));
+      return true;
+    });
   }
 
   /** A track is back with the first frame that can be decoded of what its client sends again. */
   #judgeResumes({ used }) {
+    const sent = new Map();
+    for (const [stream, files] of used) {
+      const written = new Set(files.flatMap(({ layer }) => layer.matched));
+      const list = sent.get(files[0].track.source) ?? [];
+      list.push(...stream.frames.map(({ at }, number) => ({ at, written: written.has(number) })));
+      sent.set(files[0].track.source, list);
+    }
+    for (const list of sent.values()) list.sort((a, b) => a.at - b.at);
     let worst = 0;
     let count = 0;
     for (const { name, back, from } of this.log) {
       for (const source of back) {
-        const found = [...used].filter(([, files]) => files.some(({ track }) => track.source === source));
-        const sent = found
-          .flatMap(([stream, files]) => {
-            const written = new Set(files.flatMap(({ layer }) => layer.matched));
-            return stream.frames.map((frame, at) => ({ at: frame.at, type: frame.type, written: written.has(at) }));
-          })
-          .filter(({ at }) => at >= from)
-          .sort((a, b) => a.at - b.at);
-        const back = sent.find(({ written }) => written);
-        assert.ok(sent.length > 0 && back, `nothing of ${source} after ${name}`);
-        const took = back.at - sent[0].at;
-        assert.ok(took <= RESUME_MS, `${source} is back ${took} ms after it was sent again by ${name}`);
+        const list = sent.get(source) ?? [];
+        const first = list.findIndex(({ at }) => at >= from);
+        const there = list.findIndex(({ written }, number) => first >= 0 && number >= first && written);
+        assert.ok(there >= 0, `nothing of the ${source} after ${name}`);
+        const took = list[there].at - list[first].at;
+        assert.ok(took <= RESUME_MS, `the ${source} is back ${took} ms after it was sent again by ${name}`);
         worst = Math.max(worst, took);
         count += 1;
       }
@@ -160,28 +180,41 @@ export class Course {
     return { resumes: count, worstResumeMs: worst };
   }
 
-  /** Gaps are where the client paused, and named after what it said. */
-  #judgeGaps({ participants }, { used }) {
+  /**
+   * Gaps are named after what the client said in them. That they are where it paused, and nowhere else, the oracle has seen:
+   * one without a word is a client that did not come to send.
+   */
+  #judgeGaps({ participants, epoch }) {
+    const start = epochMs(epoch);
     let gaps = 0;
+    let silences = 0;
     for (const { source, segments } of participants[0].tracks) {
       for (const gap of segments.flatMap((segment) => segment.gaps)) {
+        const causes = this.#causes(source, start + gap.from_s * 1000, start + gap.to_s * 1000);
+        assert.ok(causes.includes(gap.cause), `a gap of the ${source} by ${gap.cause}, not ${causes}`);
         gaps += 1;
-        const cause = this.gapCauses?.[source] ?? (source === 'camera' ? 'source_off' : null);
-        assert.equal(gap.cause, cause, `a gap of the ${source} from ${gap.from_s} to ${gap.to_s}`);
+        silences += gap.cause === 'silence' ? 1 : 0;
       }
     }
-    // That each pause is listed, the oracle has seen; here that nobody paused who had no reason to.
-    const paused = new Set(this.log.flatMap(({ name }) => (name === 'cameraOff' ? ['camera'] : [])));
-    for (const [, files] of used) {
-      for (const { track, segment } of files) {
-        if (!paused.has(track.source) && !this.gapCauses?.[track.source]) {
-          assert.deepEqual(segment.gaps, [], `the ${track.source} has gaps`);
-        }
-      }
-    }
-    return { gaps };
+    return { gaps, silences };
+  }
+
+  /** What a pause of `source` between two times (UTC ms) may be put down to. */
+  #causes(source, from, to) {
+    const during = (begin, end) =>
+      this.log.some((entry, number) => {
+        if (entry.name !== begin) return false;
+        const over = this.log.slice(number).find(({ name }) => name === end);
+        return entry.from < to && (over?.to ?? Infinity) > from;
+      });
+    if (this.outage && this.outage.from < to && this.outage.to > from) return ['reconnect'];
+    if (source === 'camera' && during('cameraOff', 'cameraOn')) return ['source_off'];
+    if (source === 'microphone' && during('mute', 'unmute')) return ['muted'];
+    return during('hold', 'unhold') ? ['held', 'silence'] : ['silence'];
   }
 }
+
+const epochMs = (epoch) => Date.parse(epoch.replace(/(\.\d{3})\d*/, '$1'));
 
 /** Segments of one stream lie as far apart on the session's clock as on the sender's. */
 function judgeClock({ used }) {
@@ -201,7 +234,7 @@ function judgeClock({ used }) {
 
 /** Beeps and flashes of all files are at whole seconds of the wall clock, which is the sender's too. */
 async function judgeSeconds(directory, manifest) {
-  const epoch = Date.parse(manifest.epoch.replace(/(\.\d{3})\d*/, '$1')) / 1000;
+  const epoch = epochMs(manifest.epoch) / 1000;
   const figures = {};
   for (const { source, kind, segments } of manifest.participants[0].tracks) {
     const off = [];

@@ -36,7 +36,9 @@ export class Prediction {
   holding = false;
   held = false;
 
-  constructor({ audio = true, video = true } = {}) {
+  /** `sendsBlack`: a picture's line that is said to send does so, also without a track (Firefox). */
+  constructor({ audio = true, video = true, sendsBlack = false } = {}) {
+    this.sendsBlack = sendsBlack;
     if (audio) this.#lineOn('microphone');
     if (video) this.#lineOn('camera');
     for (const track of this.tracks.values()) track.media();
@@ -103,7 +105,8 @@ export class Prediction {
 
   screenOff() {
     for (const source of ['screen', 'screen-audio']) {
-      if (!this.has(source) || !this.track(source).sends) continue;
+      // A line without a track is left as it is.
+      if (!this.has(source) || this.track(source).next) continue;
       this.#off(source);
       Object.assign(this.track(source), { sends: false, next: 'source_on' });
     }
@@ -133,6 +136,13 @@ export class Prediction {
     return this.restartIce();
   }
 
+  // Control actors end no file; a panic in the pump costs its track the next segment.
+  panic(point, source) {
+    if (point === 'peer') this.#event('child_restarted');
+    if (point === 'writer' || point === 'pump') this.track(source).event('child_restarted');
+    if (point === 'pump') this.track(source).segments.push('writer_restarted');
+  }
+
   /** Everything as comparable values: {source: {segments, states, events}} and the participant's events. */
   tell() {
     const tracks = {};
@@ -155,6 +165,7 @@ export class Prediction {
         track.states.held += 1;
         // Also one that has nothing to send.
         this.#lineAgain(source);
+        if (this.sendsBlack && source === 'screen') track.media();
       }
       this.#event('held');
     } else if (!this.holding && this.held) {

@@ -4,32 +4,36 @@ import { sessionTime } from './clock.mjs';
 
 /** A pause counts from this length on. */
 export const GAP_S = 1;
-// A frame's own length is not known exactly, so a pause of about a second may be listed or not.
-const MARGIN_S = 0.2;
+/** Block times are whole milliseconds, and the map may bend a little between a gap's ends. */
+const TOLERANCE_S = 0.03;
+/** What browsers put into an Opus packet. */
+const SOUND_S = 0.02;
 
-/** Pauses between frames, on the media clock: [{from_s, to_s}]. */
-export function holes(packets, atLeast = GAP_S) {
+/** Pauses of at least `atLeast` seconds, on the media clock: [{from_s, to_s}]. A picture lasts as long as the one before. */
+export function holes(packets, kind, atLeast = GAP_S) {
   const found = [];
+  let last = kind === 'audio' ? SOUND_S : 0;
   for (let i = 1; i < packets.length; i += 1) {
-    const [from_s, to_s] = [packets[i - 1].ms / 1000, packets[i].ms / 1000];
+    const [before, to_s] = [packets[i - 1].ms / 1000, packets[i].ms / 1000];
+    const from_s = before + last;
     if (to_s - from_s >= atLeast) found.push({ from_s, to_s });
+    else if (kind === 'video' && to_s - from_s < GAP_S) last = to_s - before;
   }
   return found;
 }
 
 /** Complaints about a segment's gaps: one that is not in the file, and a hole that is not listed. */
-export function gapProblems(packets, { gaps, clock_map: map }) {
+export function gapProblems(packets, kind, { gaps, clock_map: map }) {
   const problems = [];
-  const all = holes(packets, GAP_S - MARGIN_S);
-  const is = (gap, hole) =>
-    Math.abs(gap.from_s - sessionTime(map, hole.from_s)) < MARGIN_S &&
-    Math.abs(gap.to_s - sessionTime(map, hole.to_s)) < MARGIN_S / 4;
+  const all = holes(packets, kind, GAP_S - TOLERANCE_S);
+  const near = (a, b) => Math.abs(a - sessionTime(map, b)) < TOLERANCE_S;
+  const is = (gap, hole) => near(gap.from_s, hole.from_s) && near(gap.to_s, hole.to_s);
   for (const gap of gaps) {
     if (!all.some((hole) => is(gap, hole)))
       problems.push(`a gap from ${gap.from_s} to ${gap.to_s} is not in the file`);
   }
   for (const hole of all) {
-    if (hole.to_s - hole.from_s >= GAP_S + MARGIN_S && !gaps.some((gap) => is(gap, hole))) {
+    if (hole.to_s - hole.from_s >= GAP_S + TOLERANCE_S && !gaps.some((gap) => is(gap, hole))) {
       problems.push(`a pause from media second ${hole.from_s} to ${hole.to_s} is not listed`);
     }
   }

@@ -75,7 +75,7 @@ async function judgeFile(directory, track, segment, repaired, options) {
     if (Math.abs(segment.end_s - end) > 0.3)
       problems.push(`end_s ${segment.end_s}, the clock map says ${end}`);
   }
-  if (clock.length === 0) problems.push(...gapProblems(said.packets, segment));
+  if (clock.length === 0) problems.push(...gapProblems(said.packets, track.kind, segment));
   problems.push(...ledgerProblems(segment.ledger, options));
   if (segment.sha256 && segment.sha256 !== (await sha256Of(file))) problems.push('sha256 is another');
   if (options.state === 'complete') {

@@ -155,6 +155,7 @@ window.caller = {
   muteCamera: (muted) => call.setLocalVideoMuted(muted),
   shareScreen: (on, audio = false) => call.setScreensharingEnabled(on, { audio }),
   hold: (on) => call.setRemoteOnHold(on),
+  repeatMetadata: () => call.sendMetadataUpdate(),
   restartIce: () => call.peerConn.restartIce(),
   setMicrophone: (deviceId) => client.getMediaHandler().setAudioInput(deviceId),
   setCamera: (deviceId) => client.getMediaHandler().setVideoInput(deviceId),
