@@ -103,6 +103,8 @@ pub struct ParticipantSnapshot {
     pub device_id: Option<String>,
     pub display_name: Option<String>,
     pub present: bool,
+    /// Nothing of them is recorded, as they asked.
+    pub opted_out: bool,
     pub tracks: Vec<TrackSnapshot>,
 }
 
@@ -119,6 +121,8 @@ pub struct CallSnapshot {
     /// For people: `connecting`, `recording`, `reconnecting`, `held`, `ending`.
     pub state: String,
     pub started_utc_micros: i64,
+    /// User id; `None` if the configuration wants every call recorded.
+    pub started_by: Option<String>,
     /// Session folder, relative to the recordings directory.
     pub folder: String,
     pub participants: Vec<ParticipantSnapshot>,

@@ -109,14 +109,16 @@ impl RoomPlace {
         let now = self.world.clock.now();
         match (event.event_type.as_str(), state_key) {
             ("m.room.message", None) => {
-                if let Some(said) = Said::read(event) {
-                    let authority = self.authority(&event.sender, speaker);
+                if let Some(said) = Said::read(event)
+                    && let Some(authority) = self.authority(&event.sender, speaker)
+                {
                     self.step(|machine| machine.command(&said, &authority, now));
                 }
             }
             ("m.reaction", None) => {
-                if let Some(reaction) = Reaction::read(event) {
-                    let authority = self.authority(&event.sender, speaker);
+                if let Some(reaction) = Reaction::read(event)
+                    && let Some(authority) = self.authority(&event.sender, speaker)
+                {
                     self.step(|machine| machine.reaction(&reaction, &authority, now));
                 }
             }
@@ -251,16 +253,17 @@ impl RoomPlace {
         std::mem::take(&mut *lock(&self.orders))
     }
 
-    fn authority(&self, sender: &str, speaker: &Speaker<'_>) -> Authority {
-        let powers = speaker.powers.cloned().unwrap_or_default();
-        Authority {
+    /// `None` for rooms that we are not in (any more): nothing can be said there.
+    fn authority(&self, sender: &str, speaker: &Speaker<'_>) -> Option<Authority> {
+        let powers = speaker.powers?;
+        Some(Authority {
             allowed: speaker.allowed,
             level: powers.of(sender),
             needed_start: self.world.settings.group.start_level,
             powers: Powers { own: powers.own, call_member: powers.call_member },
             // Who is not in a room cannot send into it.
             joined: true,
-        }
+        })
     }
 
     /// One input through a copy of the machine, which is kept when its actions are done.

@@ -24,6 +24,7 @@ impl CallShared {
             encrypted: room.encrypted,
             state: state.to_owned(),
             started_utc_micros: self.started_utc_micros,
+            started_by: self.started_by.clone(),
             folder: folder.unwrap_or_default(),
             participants: self.each_person(participant),
         }
@@ -41,6 +42,8 @@ pub(crate) const fn kind_name(kind: CallKind) -> &'static str {
 
 fn participant(key: &PeerKey, person: &Participant) -> Option<ParticipantSnapshot> {
     let place = person.place.as_ref()?;
+    // Of who opted out from the start nobody learns more than that they are there.
+    let said = |text: &str| (!place.hidden).then(|| text.to_owned());
     let tracks = person.peer().map(|peer| {
         let plan = lock(&peer.plan).clone();
         let muted = |track: &TrackPlace| plan.get(&track.shared.mid).is_some_and(|track| track.muted);
@@ -48,10 +51,11 @@ fn participant(key: &PeerKey, person: &Participant) -> Option<ParticipantSnapsho
     });
     Some(ParticipantSnapshot {
         id: place.id.to_string(),
-        user_id: Some(key.user.clone()),
-        device_id: key.device.clone(),
-        display_name: Some(place.name.clone()),
+        user_id: said(&key.user),
+        device_id: key.device.as_deref().and_then(said),
+        display_name: said(&place.name),
         present: person.present,
+        opted_out: place.hidden || person.peer().is_some_and(|peer| peer.is_opted_out()),
         tracks: tracks.unwrap_or_default(),
     })
 }

@@ -11,8 +11,6 @@ use serde_json::{Value, json};
 use super::live_calls::LiveCallFile;
 use super::matrix::{MatrixAccount, SendError};
 
-/// Events handed to the tree in one message.
-const MOST_AT_ONCE: usize = 256;
 /// How long a farewell may be tried.
 const FAREWELL: Duration = Duration::from_secs(60);
 

@@ -194,7 +194,8 @@ fn recordings(view: &View<'_>) -> Markup {
         @if view.calls.is_empty() {
             div.card.empty {
                 "Nothing is being recorded. "
-                "A call to this account from somebody on the allow-list starts a recording."
+                "A call to this account from somebody on the allow-list starts a recording; in a group call, "
+                "\"!record start\" in its room does."
             }
         }
         @for call in view.calls.iter().take(CALLS) { (call_card(call, view.utc)) }
@@ -222,6 +223,15 @@ fn call_card(call: &CallSnapshot, utc: i64) -> Markup {
                 @if call.state != "recording" { span.tag.state { (words::tame(&call.state, 20)) } }
                 span.clock { (words::clock((utc - call.started_utc_micros) as f64 / 1e6)) }
             }
+            @if call.call_kind != "one_to_one" {
+                p.more {
+                    "Recorded "
+                    @match &call.started_by {
+                        Some(user) => { "at the wish of " bdi { (words::tame(user, words::NAME)) } }
+                        None => "because every call is to be recorded"
+                    }
+                }
+            }
             @for one in call.participants.iter().take(PARTICIPANTS) { (participant(one)) }
             @if call.participants.is_empty() { p.more { "Nobody has joined yet." } }
             (more(call.participants.len(), PARTICIPANTS, "participant"))
@@ -238,9 +248,12 @@ fn participant(one: &ParticipantSnapshot) -> Markup {
                 bdi { (name) }
                 @if let Some(user) = user { @if user != name { small { bdi { (user) } } } }
                 @if !one.present { small { "left" } }
+                @if one.opted_out { small { "opted out" } }
             }
             @for track in one.tracks.iter().take(TRACKS) { (track_row(track)) }
-            @if one.tracks.is_empty() { p.more { "No stream yet." } }
+            @if one.tracks.is_empty() {
+                p.more { @if one.opted_out { "Not recorded, as they asked." } @else { "No stream yet." } }
+            }
             (more(one.tracks.len(), TRACKS, "stream"))
         }
     }

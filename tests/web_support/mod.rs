@@ -210,6 +210,7 @@ pub fn participant(id: &str, name: &str, user: &str, tracks: Vec<TrackSnapshot>)
         device_id: None,
         display_name: Some(name.into()),
         present: true,
+        opted_out: false,
         tracks,
     }
 }
@@ -224,6 +225,7 @@ pub fn call(key: u64, room: &str, minutes: i64, participants: Vec<ParticipantSna
         encrypted: true,
         state: "recording".into(),
         started_utc_micros: NOW - minutes * 60_000_000 - 17_000_000,
+        started_by: Some("@ada:example.org".into()),
         folder: "podcast-1a2b3c4d/20261122T140000Z_1".into(),
         participants,
     }

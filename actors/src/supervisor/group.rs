@@ -123,7 +123,8 @@ impl SupervisorActor {
 
     fn obey(&self, room: &Arc<RoomPlace>, order: RoomOrder) {
         match order {
-            RoomOrder::Begin { call_id, kind: _, by } => {
+            RoomOrder::Begin { call_id, kind, by } => {
+                debug_assert_eq!(kind, CallKind::Mesh, "rooms are shown mesh calls only");
                 let order = RecordingOrder {
                     room: room.id.clone(),
                     call_id,
