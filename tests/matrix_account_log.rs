@@ -12,9 +12,8 @@ mod support {
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use matrix_call_recorder::adapters::matrix::AllowList;
 use serde_json::json;
-use support::account::{Person, Recorder, synapse};
+use support::account::{Recorder, synapse};
 
 #[tokio::test]
 async fn no_secret_is_logged_at_any_level() {
@@ -28,8 +27,7 @@ async fn no_secret_is_logged_at_any_level() {
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     recorder.settings.store_passphrase_file = Some(recorder.secret("passphrase", "open sesame"));
-    recorder.settings.allow = AllowList::parse(&["@alice-discreet:localhost"]).unwrap();
-    let alice = Person::new(url, "alice-discreet").await;
+    let alice = recorder.ally("alice-discreet").await;
     let mut running = recorder.start().await;
     let room = alice.create_room(true, "@discreet:localhost").await;
     alice.joined(&room, "@discreet:localhost").await;

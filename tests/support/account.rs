@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,11 +34,22 @@ pub async fn synapse() -> &'static Synapse {
     tokio::task::spawn_blocking(|| &*SYNAPSE).await.expect("Synapse")
 }
 
-pub struct TestClock(Instant);
+/// The machine's time and what a test adds to it.
+pub struct TestClock {
+    started: Instant,
+    added: AtomicU64,
+}
+
+impl TestClock {
+    pub fn advance(&self, by: Duration) {
+        self.added.fetch_add(by.as_nanos() as u64, Ordering::Relaxed);
+    }
+}
 
 impl Clock for TestClock {
     fn now(&self) -> BootTime {
-        BootTime(1_000_000_000_000 + self.0.elapsed().as_nanos() as u64)
+        let passed = self.started.elapsed().as_nanos() as u64 + self.added.load(Ordering::Relaxed);
+        BootTime(1_000_000_000_000 + passed)
     }
 
     fn utc_micros(&self) -> i64 {
@@ -68,7 +80,7 @@ pub struct Recorder {
     pub folder: tempfile::TempDir,
     pub settings: AccountSettings,
     pub board: Arc<Board>,
-    clock: Arc<TestClock>,
+    pub clock: Arc<TestClock>,
 }
 
 impl Recorder {
@@ -94,7 +106,14 @@ impl Recorder {
             allow: AllowList::parse(&["@alice:localhost", "@alice2:localhost"]).expect("an allow-list"),
             device_name: "Recorder".to_owned(),
         };
-        Self { folder, settings, board: Board::new(), clock: Arc::new(TestClock(Instant::now())) }
+        let clock = Arc::new(TestClock { started: Instant::now(), added: AtomicU64::new(0) });
+        Self { folder, settings, board: Board::new(), clock }
+    }
+
+    /// Somebody under a name of their own whom the recorder is allowed to listen to.
+    pub async fn ally(&mut self, name: &str) -> Person {
+        self.settings.allow = AllowList::parse(&[format!("@{name}:localhost")]).expect("an allow-list");
+        Person::new(&self.settings.homeserver, name).await
     }
 
     pub fn secret(&self, name: &str, text: &str) -> std::path::PathBuf {
@@ -201,6 +220,16 @@ impl Running {
                 return;
             }
         }
+    }
+
+    /// A room of somebody's that the recorder has joined.
+    pub async fn together(&self, person: &Person, encrypted: bool) -> Room {
+        let user = self.account.user_id();
+        let room = person.create_room(encrypted, &user).await;
+        person.joined(&room, &user).await;
+        // Others may see a join before it is answered.
+        person.until(async |_| self.account.room_info(room.room_id().as_str()).await).await;
+        room
     }
 
     pub async fn stop(self) {

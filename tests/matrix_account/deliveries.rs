@@ -1,0 +1,216 @@
+//! What happens in rooms reaches the calls: once, in order, decrypted late if need be, past gaps, crashes and outages.
+
+use std::time::Duration;
+
+use matrix_call_recorder::adapters::matrix::{MatrixAccount, SendError};
+use matrix_sdk::RoomState;
+use serde_json::json;
+
+use crate::account::{Person, Recorder, synapse};
+use crate::holding_proxy::HoldingProxy;
+use crate::synapse::Synapse;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_plain_and_encrypted_rooms_arrive_once_and_in_order() {
+    let url = &synapse().await.url;
+    let mut recorder = Recorder::new(url, "ordered").await;
+    let alice = recorder.ally("alice-ordered").await;
+    let mut running = recorder.start().await;
+    for encrypted in [false, true] {
+        let room = running.together(&alice, encrypted).await;
+        let sent = alice.place_call(room.room_id(), "c1").await;
+        let first = running.call_event().await;
+        assert_eq!((first.encrypted, first.sender.as_str()), (encrypted, "@alice-ordered:localhost"));
+        assert!(first.age_at_receipt < Duration::from_secs(30), "{:?}", first.age_at_receipt);
+        assert_eq!(first.room_id, room.room_id().as_str());
+        let mut received = vec!["invite c1".to_owned()];
+        received.extend(running.call().await);
+        assert_eq!(received, sent);
+
+        let content = json!({ "call_id": "c1", "party_id": "R", "version": "1", "answer": {} });
+        let room_id = room.room_id().as_str();
+        let answer =
+            running.account.send(room_id, "m.call.answer", content, Duration::from_secs(10)).await.unwrap();
+        let echo = running.call_event().await;
+        assert_eq!(
+            (echo.event_id, echo.sender, echo.encrypted),
+            (answer, running.account.user_id(), encrypted)
+        );
+    }
+    let absent =
+        running.account.send("!nowhere:localhost", "m.call.answer", json!({}), Duration::from_secs(5)).await;
+    assert!(matches!(absent, Err(SendError::NotInRoom { .. })));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_room_key_delivers_the_invite_before_what_followed_it() {
+    let url = &synapse().await.url;
+    let mut recorder = Recorder::new(url, "patient").await;
+    let alice = recorder.ally("alice-patient").await;
+    let mut running = recorder.start().await;
+    let room = running.together(&alice, true).await;
+    drop(alice);
+
+    let proxy = HoldingProxy::start(url).await;
+    let late = Person::log_in(&proxy.url, "@alice-patient:localhost").await;
+    late.joined(&late.client.get_room(room.room_id()).unwrap(), "@patient:localhost").await;
+    let sent = late.place_call(room.room_id(), "late").await;
+    assert!(proxy.held().await > 0);
+    // The recorder has them all and can read none.
+    let undecrypted = || recorder.board.totals.undecrypted_events.load(std::sync::atomic::Ordering::Relaxed);
+    late.until(async |_| (undecrypted() >= 5).then_some(())).await;
+    proxy.release().await;
+    let released = std::time::Instant::now();
+    let invite = running.call_event().await;
+    assert!(released.elapsed() < Duration::from_secs(5), "{:?}", released.elapsed());
+    assert!(invite.encrypted);
+    let mut received = vec!["invite late".to_owned()];
+    received.extend(running.call().await);
+    assert_eq!(received, sent);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_key_that_comes_after_a_restart_still_delivers() {
+    let url = &synapse().await.url;
+    let mut recorder = Recorder::new(url, "later").await;
+    let alice = recorder.ally("alice-later").await;
+    let running = recorder.start().await;
+    let room = running.together(&alice, true).await;
+    drop(alice);
+    let proxy = HoldingProxy::start(url).await;
+    let late = Person::log_in(&proxy.url, "@alice-later:localhost").await;
+    late.joined(&late.client.get_room(room.room_id()).unwrap(), "@later:localhost").await;
+    let sent = late.place_call(room.room_id(), "late").await;
+    let undecrypted = || recorder.board.totals.undecrypted_events.load(std::sync::atomic::Ordering::Relaxed);
+    late.until(async |_| (undecrypted() >= 5).then_some(())).await;
+    running.stop().await;
+
+    let mut running = recorder.start().await;
+    proxy.release().await;
+    assert_eq!(running.call().await, sent);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_while_the_recorder_was_down_is_delivered_even_past_a_limited_sync() {
+    let url = &synapse().await.url;
+    let mut recorder = Recorder::new(url, "away").await;
+    let alice = recorder.ally("alice-away").await;
+    let mut running = recorder.start().await;
+    let room = running.together(&alice, true).await;
+    // One event through the room, so that its key is there.
+    alice.place_call(room.room_id(), "before").await;
+    running.call().await;
+    running.finish_batch().await;
+    running.stop().await;
+
+    let mut sent = alice.place_call(room.room_id(), "first").await;
+    for n in 0..120 {
+        alice
+            .send(room.room_id(), "m.room.message", json!({ "msgtype": "m.text", "body": format!("{n}") }))
+            .await;
+    }
+    sent.extend(alice.place_call(room.room_id(), "second").await);
+    let mut running = recorder.start().await;
+    let mut received = running.call().await;
+    received.extend(running.call().await);
+    assert_eq!(received, sent);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_only_what_was_not_handled_is_delivered_again() {
+    let url = &synapse().await.url;
+    let mut recorder = Recorder::new(url, "crashing").await;
+    let alice = recorder.ally("alice-crashing").await;
+    let mut running = recorder.start().await;
+    let room = running.together(&alice, false).await;
+    alice.place_call(room.room_id(), "handled").await;
+    let last = loop {
+        let event = running.call_event().await;
+        if event.event_type == "m.call.hangup" {
+            break event.event_id;
+        }
+    };
+    running.finish_batch().await;
+    let saved = recorder.settings.state_dir.join("inbox.json");
+    alice
+        .until(async |_| {
+            let text = std::fs::read_to_string(&saved).unwrap_or_default();
+            text.contains(&last).then_some(())
+        })
+        .await;
+    running.acknowledges = false;
+    let sent = alice.place_call(room.room_id(), "unhandled").await;
+    assert_eq!(running.call().await, sent);
+    // No orderly end: the account is dropped with its tasks.
+    drop(running);
+
+    let mut running = recorder.start().await;
+    assert_eq!(running.call().await, sent);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_the_homeserver_and_expiring_tokens_are_survived() {
+    let extra = json!({
+        "refreshable_access_token_lifetime": "4s",
+        "refresh_token_lifetime": "1h",
+        "rc_message": { "per_second": 4, "burst_count": 4 },
+    });
+    let mut synapse = tokio::task::spawn_blocking(|| Synapse::start_with(extra)).await.unwrap();
+    let url = synapse.url.clone();
+    let mut recorder = Recorder::new(&url, "enduring").await;
+    let alice = recorder.ally("alice-enduring").await;
+    let mut running = recorder.start().await;
+    let room = running.together(&alice, true).await;
+    let token = recorder.session()["access_token"].clone();
+    // More at once than the homeserver takes: each is sent in the end, in order.
+    let content = json!({ "call_id": "many", "party_id": "R", "version": "1" });
+    for _ in 0..10 {
+        let (room_id, limit) = (room.room_id().as_str(), Duration::from_secs(30));
+        let sent = running.account.send(room_id, "m.call.candidates", content.clone(), limit).await.unwrap();
+        assert_eq!(running.call_event().await.event_id, sent);
+    }
+
+    synapse = tokio::task::spawn_blocking(move || {
+        synapse.kill();
+        synapse
+    })
+    .await
+    .unwrap();
+    let state = running.until(|state| state.last_error.is_some()).await;
+    assert!(state.logged_in);
+    // A send meanwhile waits for the homeserver.
+    let (account, room_id) = (running.account.clone(), room.room_id().to_string());
+    let waiting = tokio::spawn(send_late(account, room_id));
+    let _synapse = tokio::task::spawn_blocking(move || {
+        synapse.run();
+        synapse
+    })
+    .await
+    .unwrap();
+    running.until(|state| state.last_error.is_none()).await;
+    waiting.await.unwrap().unwrap();
+    let sent = alice.place_call(room.room_id(), "after").await;
+    loop {
+        let event = running.call_event().await;
+        if event.content["call_id"] == "after" {
+            break;
+        }
+    }
+    assert_eq!(running.call().await, sent[1..]);
+    assert_ne!(recorder.session()["access_token"], token, "the token was refreshed and saved");
+    running.stop().await;
+
+    let restarted = recorder.start().await;
+    assert_eq!(alice.client.get_room(room.room_id()).unwrap().state(), RoomState::Joined);
+    restarted.stop().await;
+}
+
+async fn send_late(account: MatrixAccount, room_id: String) -> Result<String, SendError> {
+    let content = json!({ "call_id": "meanwhile", "party_id": "R", "version": "1" });
+    account.send(&room_id, "m.call.candidates", content, Duration::from_secs(60)).await
+}
