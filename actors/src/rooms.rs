@@ -5,11 +5,12 @@ mod voice;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use recorder_core::call::{RoomEvent, Saved};
 use recorder_core::ids::CallKey;
 use recorder_core::manifest::{CallKind, EndReason, EventKind};
-use recorder_core::mesh::{CALL_EVENT, Gathering, MEMBER_EVENT, Roster};
+use recorder_core::mesh::{CALL_EVENT, Gathering, MEMBER_EVENT, Roster, without_device};
 use recorder_core::room::{
     self, Authority, Closing, Ended, GatheringView, MessageTag, Powers, Progress, Reaction, Room, RoomAction,
     Said,
@@ -173,7 +174,9 @@ impl RoomPlace {
     }
 
     /// Lets the machine see who is there, what became of its messages, and that time passes.
-    pub(crate) fn look(&self, progress: Option<Progress>) {
+    ///
+    /// `deserted`: of those whom the room's state names nobody can be reached. Who was killed stands there for an hour.
+    pub(crate) fn look(&self, progress: Option<Progress>, deserted: bool) {
         let now = self.world.clock.now();
         let answers = std::mem::take(&mut *lock(&self.answers));
         for answer in answers {
@@ -188,8 +191,9 @@ impl RoomPlace {
         }
         let view = self.gathering().and_then(|gathering| {
             let ended = gathering.terminated.is_some();
+            let there = gathering.members.iter().filter(|_| !deserted);
             (!ended).then(|| GatheringView {
-                members: gathering.members.iter().map(|member| member.user.clone()).collect(),
+                members: there.map(|member| member.user.clone()).collect(),
                 call_id: gathering.conf_id,
                 kind: CallKind::Mesh,
             })
@@ -222,6 +226,30 @@ impl RoomPlace {
         }
         self.ended(Saved::default(), 0, EndReason::Restarted);
         None
+    }
+
+    /// The call that is being recorded was ended by its event.
+    pub(crate) fn terminated(&self) {
+        let now = self.world.clock.now();
+        self.step(|machine| machine.close(Closing::CallTerminated, now));
+    }
+
+    /// Takes back what an earlier process left of our membership.
+    pub(crate) fn clear_stale_membership(&self) {
+        let utc_ms = self.world.clock.utc_micros() / 1_000;
+        let device = &self.world.settings.device;
+        let Some(content) = without_device(self.own_content().as_ref(), device, utc_ms) else {
+            return;
+        };
+        tracing::info!(room = %self.id, "a membership of an earlier process is taken back");
+        let (kind, key) = (MEMBER_EVENT.to_owned(), self.world.settings.user.clone());
+        let sending =
+            self.world.rooms.send_state(self.id.clone(), kind, key, content, Duration::from_secs(60));
+        actix::spawn(async move {
+            if let Err(error) = sending.await {
+                tracing::warn!(%error, "a membership of an earlier process could not be taken back");
+            }
+        });
     }
 
     /// The session that the machine asked for is over.

@@ -205,6 +205,14 @@ impl Machine {
         }
     }
 
+    /// How many participants of a group call are there, or may still come to be connected.
+    pub(super) fn present(&self) -> Option<usize> {
+        match self {
+            Self::OneToOne(_) => None,
+            Self::Mesh(machine) => Some(machine.present()),
+        }
+    }
+
     /// Content of our membership event without this device, for the homeserver to send if we die.
     pub(super) fn leave_content(&self, now: Now) -> Option<Value> {
         match self {

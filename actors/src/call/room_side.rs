@@ -90,6 +90,16 @@ impl CallShared {
         }
     }
 
+    /// Nobody can be reached of those who are said to be in the call.
+    pub(crate) fn is_deserted(&self) -> bool {
+        let told = lock(&self.shown).is_some();
+        told && lock(&self.inbox).is_empty() && lock(&self.machine).present() == Some(0)
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        lock(&self.ending).is_some()
+    }
+
     pub(crate) fn session_id(&self) -> Option<SessionId> {
         lock(&self.session).as_ref().map(|session| session.session_id().clone())
     }
