@@ -1,7 +1,6 @@
 //! One peer connection: a str0m `Rtc`, its streams and its facts. No sockets and no clock: time and datagrams come in,
 //! datagrams go out through [`Outbox`].
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -18,7 +17,6 @@ use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcError};
 use tokio::sync::watch;
 
 use super::answer::{self, Written};
-use super::candidates::{self, Remote};
 use super::continuity;
 use super::facts::Facts;
 use super::intake::{Agreed, Head, Intake, Outcome, Settled};
@@ -52,14 +50,14 @@ pub struct Connection {
     pub(super) offer: Offer,
     intake: Intake,
     pub(super) shared: Arc<Shared>,
-    local: Vec<Candidate>,
+    pub(super) local: Vec<Candidate>,
     pub(super) accepted: Vec<Vec<(u8, Codec)>>,
     pub(super) facts: Facts,
     pub(super) over: bool,
     /// Our own offer, as long as it has no answer.
     pub(super) pending: Option<SdpPendingOffer>,
     pub(super) tile: Option<TileSender>,
-    remote_candidates: u32,
+    pub(super) remote_candidates: u32,
     pub(super) trickle: Trickle,
     /// Keys are there: packets can be decrypted.
     ready: bool,
@@ -242,34 +240,6 @@ impl Connection {
         if let Some(tile) = &mut self.tile {
             tile.settle(&self.offer, &self.accepted);
         }
-    }
-
-    /// One candidate of the description in force.
-    pub(super) fn add_candidate(&mut self, text: &str) {
-        if self.remote_candidates >= MAX_REMOTE_CANDIDATES {
-            self.shared.stats.candidates_refused.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        match candidates::remote(text) {
-            Remote::Usable(candidate) => {
-                self.remote_candidates += 1;
-                self.rtc.add_remote_candidate(candidate);
-            }
-            Remote::Skipped => {}
-            Remote::Malformed => {
-                self.remote_candidates += 1;
-                self.shared.stats.candidates_refused.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// A relayed address of ours; its candidate line for an answer.
-    pub fn add_relay(&mut self, relayed: SocketAddr, local: SocketAddr) -> Option<String> {
-        let candidate = Candidate::relayed(relayed, local, Protocol::Udp).ok()?;
-        let added = self.rtc.add_local_candidate(candidate)?.clone();
-        let text = added.to_sdp_string();
-        self.local.push(added);
-        Some(text)
     }
 
     /// Takes one datagram of this connection.

@@ -2,11 +2,15 @@
 //! are refused, those of a later one wait for its offer, which they may overtake.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use recorder_actors::ports::RemoteCandidate;
+use str0m::Candidate;
+use str0m::net::Protocol;
 
-use super::connection::Connection;
+use super::candidates::{self, Remote};
+use super::connection::{Connection, MAX_REMOTE_CANDIDATES};
 
 /// Earlier user fragments that are known as such.
 const PAST: usize = 16;
@@ -80,6 +84,34 @@ impl Connection {
             Verdict::Kept { dropped: true } | Verdict::Stale => {}
         }
         self.shared.stats.candidates_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One candidate of the description in force.
+    pub(super) fn add_candidate(&mut self, text: &str) {
+        if self.remote_candidates >= MAX_REMOTE_CANDIDATES {
+            self.shared.stats.candidates_refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        match candidates::remote(text) {
+            Remote::Usable(candidate) => {
+                self.remote_candidates += 1;
+                self.rtc.add_remote_candidate(candidate);
+            }
+            Remote::Skipped => {}
+            Remote::Malformed => {
+                self.remote_candidates += 1;
+                self.shared.stats.candidates_refused.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A relayed address of ours; its candidate line for an answer.
+    pub fn add_relay(&mut self, relayed: SocketAddr, local: SocketAddr) -> Option<String> {
+        let candidate = Candidate::relayed(relayed, local, Protocol::Udp).ok()?;
+        let added = self.rtc.add_local_candidate(candidate)?.clone();
+        let text = added.to_sdp_string();
+        self.local.push(added);
+        Some(text)
     }
 }
 
