@@ -63,6 +63,20 @@ export class Caller {
     return lines.split('\n').length;
   }
 
+  /** The same for what was sent to `user` in group calls. */
+  async appendGroupTruth(file, user) {
+    const lines = await this.do('groupTruth', user);
+    if (lines) await appendFile(file, `${lines}\n`);
+  }
+
+  /** Ends the page as a killed browser does: nobody is told. */
+  async crash() {
+    const session = await this.page.createCDPSession();
+    session.send('Page.crash').catch(() => {});
+    await new Promise((resolve) => this.page.once('error', resolve));
+    this.context.close().catch(() => {});
+  }
+
   /** Adds one line of our own to such a file. */
   async note(file, entry) {
     await appendFile(file, `${JSON.stringify(entry)}\n`);

@@ -3,6 +3,7 @@
 import * as sdk from 'matrix-js-sdk';
 import { logger } from 'matrix-js-sdk/lib/logger';
 
+import { groupMethods } from './group.js';
 import { configureMedia, installDevices, plugMicrophone, setSilent } from './media.js';
 import { redirect } from './path.js';
 import { connections, installTruth, keepBytes, negotiations, preferCodecs, takeTruth } from './truth.js';
@@ -45,14 +46,28 @@ const plainStats = async () => {
 };
 
 window.caller = {
+  ...groupMethods({ client: () => client, eventually, mark }),
+
   /** media: {left, right, width, height, framesPerSecond}; codecs: {audio, video}; encryption on by default. */
-  async login({ url, userId, password, media = {}, codecs = {}, relayOnly = false, answerCalls = false }) {
+  async login({
+    url,
+    userId,
+    password,
+    // One that logged in before: a browser that was started again.
+    deviceId,
+    media = {},
+    codecs = {},
+    relayOnly = false,
+    answerCalls = false,
+    encryption = true,
+  }) {
     configureMedia(media);
     preferCodecs(codecs);
     const login = await sdk.createClient({ baseUrl: url }).loginRequest({
       type: 'm.login.password',
       identifier: { type: 'm.id.user', user: userId },
       password,
+      ...(deviceId && { device_id: deviceId }),
       initial_device_display_name: 'test caller',
     });
     client = sdk.createClient({
@@ -65,7 +80,7 @@ window.caller = {
       // Callers in one browser share its databases.
       cryptoStore: new sdk.MemoryCryptoStore(),
     });
-    await client.initRustCrypto({ useIndexedDB: false });
+    if (encryption) await client.initRustCrypto({ useIndexedDB: false });
     client.on('Call.incoming', (offered) => {
       incoming.push(offered);
       mark('incoming', { call_id: offered.callId });

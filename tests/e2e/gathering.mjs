@@ -1,0 +1,144 @@
+// People in a group call that the recorder is asked to record.
+
+import assert from 'node:assert/strict';
+
+import { seconds } from './expect.mjs';
+import { until } from './processes.mjs';
+
+/** Small pictures: every pair of people encodes its own. */
+const media = { width: 160, height: 90, framesPerSecond: 15 };
+
+export class Gathering {
+  /** A room of `host` with everybody and the recorder in it, and a call that nobody is in. `room`: more for createGroupRoom. */
+  static async open(world, host, guests, { name = 'A gathering', call = true, ...room } = {}) {
+    const gathering = new Gathering();
+    Object.assign(gathering, { world, host, people: [host, ...guests] });
+    const invite = [...guests.map(({ userId }) => userId), world.recorderId];
+    gathering.room = await host.do('createGroupRoom', { name, invite, ...room });
+    await Promise.all(guests.map((guest) => guest.do('joinRoom', gathering.room)));
+    await host.do('waitForJoin', gathering.room, world.recorderId, 20_000);
+    if (call) gathering.conf = await host.do('createGroupCall', gathering.room);
+    return gathering;
+  }
+
+  join(...people) {
+    return Promise.all(people.map((person) => person.do('joinGroupCall', this.room)));
+  }
+
+  async leave(...people) {
+    return Promise.all(people.map((person) => person.do('leaveGroupCall')));
+  }
+
+  /** Sends a command: {id, at}. */
+  async say(person, text) {
+    const at = Date.now();
+    return { id: await person.do('send', this.room, text), at };
+  }
+
+  /** What the recorder said since `after`, in the eyes of `person`, once `test(content, event)` holds. */
+  answer(person, test, after = 0, timeoutMs = 10_000) {
+    const fits = (event) => event.at >= after && test(event.content, event);
+    return this.world.notice(person, this.room, fits, timeoutMs);
+  }
+
+  /** The recorder's reaction to an event. */
+  reaction(person, id, key, timeoutMs = 10_000) {
+    return until(
+      `the reaction ${key}`,
+      async () => {
+        const events = await person.do('messages', this.room);
+        const ours = events.filter(({ sender, type }) => sender === this.world.recorderId && type === 'm.reaction');
+        return ours.find(
+          ({ content }) =>
+            content['m.relates_to']?.event_id === id && content['m.relates_to'].key.startsWith(key),
+        );
+      },
+      { timeoutMs, everyMs: 50 },
+    );
+  }
+
+  /** Sessions of this gathering's call, oldest first. */
+  async sessions() {
+    const all = await this.world.sessions();
+    return all
+      .filter(({ manifest }) => manifest.call_id === this.conf && manifest.room.id === this.room)
+      .sort((a, b) => a.manifest.epoch.localeCompare(b.manifest.epoch));
+  }
+
+  /** The newest session, once its manifest passes `test`. */
+  async session(test = ({ state }) => state === 'complete', timeoutMs = 15_000) {
+    return until(
+      `the session of room ${this.room}`,
+      async () => {
+        const newest = (await this.sessions()).at(-1);
+        if (newest && !test(newest.manifest)) throw new Error(JSON.stringify(newest.manifest).slice(0, 2_000));
+        return newest;
+      },
+      { timeoutMs, everyMs: 50 },
+    );
+  }
+
+  /** A recording that runs: `!record start` was answered and media is there. */
+  async start(person = this.host) {
+    const command = await this.say(person, '!record start');
+    await this.reaction(person, command.id, '✅');
+    return command;
+  }
+
+  /** `!record stop`, and the complete session with its judgement's options. */
+  async stop(person = this.host) {
+    const command = await this.say(person, '!record stop');
+    const stopped = await this.session(({ state, end_reason }) => state === 'complete' && end_reason);
+    return { ...stopped, command };
+  }
+
+  /** Logs of what was sent to the recorder. */
+  async takeTruth(...people) {
+    const { world } = this;
+    for (const person of people.length ? people : this.people)
+      await person.appendGroupTruth(world.truthFile, world.recorderId);
+  }
+
+  /** Judges a session by what was sent to the recorder while it ran. */
+  async judge({ directory, manifest }, options = {}) {
+    const from = Date.parse(manifest.epoch);
+    const to = from + manifest.ended_s * 1000;
+    return this.world.judge(directory, {
+      of: ({ call_id, at }) => call_id === this.conf && at > from - 1000 && at < to + 3000,
+      endedAt: to - 300,
+      ...options,
+    });
+  }
+
+  async assertRight(session, options) {
+    const verdict = await this.judge(session, options);
+    assert.deepEqual(verdict.problems, [], JSON.stringify(verdict.streams, null, 1));
+    return verdict;
+  }
+}
+
+/** People in pages of their own, who need no encryption. */
+export const open = (world, ...names) =>
+  Promise.all(names.map((name) => world.caller(name, { media, encryption: false })));
+
+/** user id -> sources of the tracks that hold something. */
+export function sources(manifest) {
+  return Object.fromEntries(
+    manifest.participants.map(({ user_id, id, tracks }) => [
+      user_id ?? id,
+      tracks.filter(({ segments }) => segments.length).map(({ source }) => source).sort(),
+    ]),
+  );
+}
+
+/** When a session's first segment of `kind` of a participant began, UTC ms. */
+export function firstMedia(manifest, participant, kind) {
+  const starts = participant.tracks
+    .filter((track) => track.kind === kind)
+    .flatMap(({ segments }) => segments.map(({ start_s }) => start_s));
+  return Date.parse(manifest.epoch) + Math.min(...starts) * 1000;
+}
+
+export const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)];
+
+export { seconds };
