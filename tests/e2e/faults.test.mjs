@@ -27,6 +27,13 @@ describe('faults in a live call', () => {
     return found;
   }
 
+  /** Paths of supervisor, call, peer and both writers of the only call, once they are there. */
+  const bothWriters = () =>
+    until('both writers', async () => {
+      const paths = Object.keys(await tree());
+      return paths.length === 5 && paths;
+    });
+
   const generations = (actors) =>
     Object.fromEntries(Object.entries(actors).map(([path, { generation }]) => [path, generation]));
 
@@ -73,10 +80,7 @@ describe('faults in a live call', () => {
     const ada = await world.caller('ada');
     const room = await ada.roomWith(world.recorderId);
     const { callId } = await ada.call(room);
-    const [, call] = await until('both writers', async () => {
-      const paths = Object.keys(await tree());
-      return paths.length === 5 && paths;
-    });
+    const [, call] = await bothWriters();
     const peer = `${call}/p1`;
     const camera = `${peer}/p1-camera-1`;
     const microphone = `${peer}/p1-microphone-1`;
@@ -111,18 +115,19 @@ describe('faults in a live call', () => {
       ['first'],
     );
     assert.equal((await world.recorder.totals()).packets_dropped_by_us, 0);
-    await assertRight(world, directory);
+    // The frames before the key frame that the next segment begins with may hold a flash.
+    await assertRight(world, directory, { content: false });
     await ada.close();
   });
 
   test('a disk that fails under one file costs its track the next segment and nobody else anything', async () => {
     const ben = await world.caller('ben');
     const { callId } = await ben.call(await ben.roomWith(world.recorderId));
+    const [, call] = await bothWriters();
+    const [camera, microphone] = [`${call}/p1/p1-camera-1`, `${call}/p1/p1-microphone-1`];
     await seconds(2);
     const was = generations(await tree());
     await world.recorder.fault({ point: 'disk_write', who: 'microphone', fault: 'error' });
-    const camera = Object.keys(was).find((path) => path.endsWith('p1-camera-1'));
-    const microphone = Object.keys(was).find((path) => path.endsWith('p1-microphone-1'));
     await until('the next generation', async () => (await tree())[microphone].generation === 2);
     await seconds(2);
     assert.equal(generations(await tree())[camera], was[camera]);
