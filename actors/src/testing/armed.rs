@@ -141,7 +141,7 @@ pub fn arm_after(point: Point, who: &str, after: u32) {
 
 /// Whether what was armed on this thread has been used up. What is left is taken back.
 pub fn disarm() -> bool {
-    HERE.with_borrow_mut(|orders| std::mem::take(orders)).is_empty()
+    HERE.take().is_empty()
 }
 
 /// As [`arm`], for visits on any thread.
