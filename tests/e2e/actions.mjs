@@ -1,6 +1,7 @@
 // A call in which things are changed, and the judgement of what was made of it.
 
 import assert from 'node:assert/strict';
+import path from 'node:path';
 
 import { sessionTime } from '../oracle/clock.mjs';
 import * as probe from '../oracle/probe.mjs';
@@ -102,9 +103,11 @@ export class Course {
   /** Hangs up, judges everything; figures for the report. */
   async end({ content = true } = {}) {
     const after = await this.actors();
-    const { directory, manifest, finalMs } = await this.world.hangUp(this.caller, this.callId);
+    const { world, caller, callId } = this;
+    const log = path.join(world.directory, `truth-${caller.user.userId.slice(1, 4)}-${Date.now()}.jsonl`);
+    const { directory, manifest, finalMs } = await world.hangUp(caller, callId, log);
     await until('the call to be off the tree', async () => (await this.actors()).size === 0);
-    const truth = await readTruth(this.world.truthFile);
+    const truth = await readTruth(log);
     const verdict = await judgeSession(directory, truth, { content: false });
     assert.deepEqual(verdict.problems, [], JSON.stringify(verdict.streams, null, 1));
     assert.deepEqual(told(manifest), this.prediction.tell());
@@ -125,29 +128,29 @@ export class Course {
   /** Who was not concerned is the very same actor as before; who panicked was started again, once for each panic. */
   #judgeActors(after) {
     const is = ({ address, generation }) => ({ address, generation });
-    for (const [path, actor] of this.before) {
-      const now = after.get(path);
-      assert.ok(now, `${path} is gone`);
-      const panics = this.restarts.get(path) ?? 0;
-      if (panics === 0) assert.deepEqual(is(now), is(actor), path);
-      else assert.equal(now.generation, actor.generation + panics, path);
+    for (const [place, actor] of this.before) {
+      const now = after.get(place);
+      assert.ok(now, `${place} is gone`);
+      const panics = this.restarts.get(place) ?? 0;
+      if (panics === 0) assert.deepEqual(is(now), is(actor), place);
+      else assert.equal(now.generation, actor.generation + panics, place);
     }
-    for (const { path, restarts } of after.values())
-      assert.equal(restarts, this.restarts.get(path) ?? 0, `restarts of ${path}`);
+    for (const { path: place, restarts } of after.values())
+      assert.equal(restarts, this.restarts.get(place) ?? 0, `restarts of ${place}`);
   }
 
   /** Has what is at `point` (call, peer, writer or pump) of `source` panic, and waits for its successor. */
   async panic(point, source) {
     const peer = `supervisor/call-${this.call.key}/p1`;
-    const path = { call: peer.slice(0, -3), peer }[point] ?? `${peer}/p1-${source}-1`;
-    const { generation } = (await this.actors()).get(path);
+    const who = { call: peer.slice(0, -3), peer }[point] ?? `${peer}/p1-${source}-1`;
+    const { generation } = (await this.actors()).get(who);
     this.prediction.panic(point, source);
-    this.restarts.set(path, (this.restarts.get(path) ?? 0) + 1);
-    await this.world.recorder.fault({ point, who: path });
+    this.restarts.set(who, (this.restarts.get(who) ?? 0) + 1);
+    await this.world.recorder.fault({ point, who });
     // A call meets it with the next signal, which is lost to it: one that says nothing new.
     if (point === 'call') await this.caller.do('repeatMetadata');
-    await until(`the successor of ${path}`, async () => {
-      const now = (await this.actors()).get(path);
+    await until(`the successor of ${who}`, async () => {
+      const now = (await this.actors()).get(who);
       if (!(now.generation > generation && now.state === 'running')) throw new Error(JSON.stringify(now));
       return true;
     });

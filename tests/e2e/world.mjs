@@ -127,12 +127,15 @@ export class World {
     }
   }
 
-  /** Hangs up and waits for the final files; {directory, manifest, finalMs, hungUpAt}. */
-  async hangUp(caller, callId) {
+  /**
+   * Hangs up and waits for the final files; {directory, manifest, finalMs, hungUpAt}. Calls that end at the same time need a
+   * log each.
+   */
+  async hangUp(caller, callId, truthFile = this.truthFile) {
     const hungUpAt = await caller.do('hangup');
     const session = await this.session(callId);
     const finalMs = Date.now() - hungUpAt;
-    await caller.appendTruth(this.truthFile);
+    await caller.appendTruth(truthFile);
     return { ...session, finalMs, hungUpAt };
   }
 

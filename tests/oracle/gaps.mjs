@@ -22,6 +22,16 @@ export function holes(packets, kind, atLeast = GAP_S) {
   return found;
 }
 
+/** Length of the last frame, by the same rule. */
+export function lastLength(packets, kind) {
+  if (kind === 'audio') return SOUND_S;
+  for (let i = packets.length - 1; i > 0; i -= 1) {
+    const step = (packets[i].ms - packets[i - 1].ms) / 1000;
+    if (step < GAP_S) return step;
+  }
+  return 0;
+}
+
 /** Complaints about a segment's gaps: one that is not in the file, and a hole that is not listed. */
 export function gapProblems(packets, kind, { gaps, clock_map: map }) {
   const problems = [];
