@@ -76,6 +76,7 @@ pub struct SegmentControl {
     muted: AtomicBool,
     /// Index into [`GapCause`] of what a pause would be put down to; 0 = unknown.
     cause: AtomicU8,
+    reconnected: AtomicBool,
     /// `BootTime` nanoseconds of the newest request to finish.
     finish_at: AtomicU64,
 }
@@ -114,9 +115,14 @@ impl SegmentControl {
         }
     }
 
-    /// The path was made anew: a pause that ends now is put down to that, unless something else is said of it.
+    /// The path was made anew: if packets are missing before the next frame, that is why.
     pub fn note_reconnect(&self) {
-        let _ = self.cause.compare_exchange(0, 4, Ordering::Relaxed, Ordering::Relaxed);
+        self.reconnected.store(true, Ordering::Relaxed);
+    }
+
+    /// Pump only, when media came back: whether [`Self::note_reconnect`] was called since.
+    pub fn take_reconnect(&self) -> bool {
+        self.reconnected.swap(false, Ordering::Relaxed)
     }
 
     /// Pump only, when media came back: the cause noted since the last call.

@@ -271,7 +271,8 @@ impl Recording {
     }
 
     fn write(&mut self, world: &PumpWorld, frame: &EncodedFrame) {
-        let noted = self.control.take_pause_cause();
+        let reconnected = self.control.take_reconnect() && frame.discontinuity;
+        let noted = self.control.take_pause_cause().or(reconnected.then_some(GapCause::Reconnect));
         let cause = if std::mem::take(&mut self.starved) { Some(GapCause::Disk) } else { noted };
         let opens = self.file.is_none();
         let (order, because) = (&self.order, self.because);
