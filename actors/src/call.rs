@@ -3,7 +3,7 @@
 //!
 //! Everything that must outlive it lies in [`CallShared`], which the supervisor's slot keeps: a fresh CallActor goes on
 //! with the machine's last good snapshot, the same connections, the same session and the same running peers. What it is
-//! told lies in a bounded inbox there; a panic drops the one input that was being handled.
+//! told lies in a bounded inbox there; a panic drops the one input that was being handled, unless the tree itself said it.
 
 mod delayed_leave;
 mod finish;
@@ -51,9 +51,10 @@ impl CallActor {
         let born = std::mem::take(&mut *lock(&shared.first_effects));
         self.perform(born);
         loop {
-            let Some(input) = lock(&shared.inbox).pop_front() else { break };
+            let Some(input) = shared.next_input() else { break };
             visit(Point::CallHandler, self.slot.path());
             self.step(|machine, now| machine.input(input, now));
+            shared.input_done();
         }
         self.watch_legs(context);
         for (leg, level) in levels(&shared) {

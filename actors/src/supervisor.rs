@@ -2,7 +2,7 @@
 
 mod group;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -68,6 +68,13 @@ pub struct DeviceDelivery {
 #[rtype(result = "()")]
 pub struct ShutDown;
 
+enum Waiting {
+    Event(Box<Delivery>),
+    Device(DeviceDelivery),
+    Undecryptable((String, String, String)),
+    BatchOver,
+}
+
 #[derive(Clone)]
 struct CallPlace {
     slot: Arc<Slot<CallActor>>,
@@ -85,6 +92,8 @@ pub struct SupervisorShared {
     remembered: Mutex<HashMap<String, RoomRecord>>,
     /// The first batch of this process is over: the rooms' state is known.
     rooms_known: AtomicBool,
+    /// Delivered and not yet handled: one message of the feed, as long as supervisors fail.
+    waiting: Mutex<VecDeque<Waiting>>,
     shutting_down: AtomicBool,
     running: watch::Sender<usize>,
     refused: Mutex<HashSet<String>>,
@@ -103,6 +112,7 @@ impl SupervisorShared {
             rooms: Mutex::default(),
             remembered: Mutex::new(remembered),
             rooms_known: AtomicBool::new(false),
+            waiting: Mutex::default(),
             shutting_down: AtomicBool::new(false),
             running: watch::Sender::new(0),
             refused: Mutex::default(),
@@ -144,6 +154,7 @@ impl SupervisorActor {
         let shared = Arc::clone(&self.shared);
         let now = shared.world.clock.now();
         shared.world.board.tree_heartbeat.store(now.as_nanos(), Ordering::Relaxed);
+        self.handle_waiting();
         let places: Vec<_> = lock(&shared.calls).iter().map(|(key, place)| (*key, place.clone())).collect();
         for (key, place) in places {
             if place.shared.is_done() {
@@ -215,6 +226,42 @@ impl SupervisorActor {
             let speaker = Speaker { allowed, powers: powers.as_ref() };
             if let Some(room) = self.room_or_new(&event.room) {
                 room.event(&event, state_key.as_deref(), &speaker, origin_ts_ms);
+            }
+        }
+    }
+
+    /// What was delivered, one after the other. What a panic leaves is handled by the next value; only the one thing it
+    /// was at is dropped.
+    fn handle_waiting(&self) {
+        loop {
+            let next = {
+                let mut waiting = lock(&self.shared.waiting);
+                // The end of a batch came from no remote side: it decides about invites and is not dropped.
+                match waiting.front() {
+                    None => break,
+                    Some(Waiting::BatchOver) => None,
+                    Some(_) => waiting.pop_front(),
+                }
+            };
+            visit(Point::SupervisorHandler, self.slot.path());
+            let Some(next) = next.or_else(|| lock(&self.shared.waiting).pop_front()) else { break };
+            match next {
+                Waiting::Event(delivery) => self.event(*delivery),
+                Waiting::Device(delivery) => self.device_event(&delivery),
+                Waiting::Undecryptable((room, event_id, sender)) => {
+                    if let Some(room) = self.room(&room) {
+                        room.undecryptable(&event_id, &sender);
+                    }
+                }
+                Waiting::BatchOver => {
+                    if !self.shared.rooms_known.swap(true, Ordering::AcqRel) {
+                        self.settle_rooms();
+                    }
+                    self.keep_rooms();
+                    let now = self.shared.world.clock.now();
+                    let actions = lock(&self.shared.desk).batch_end(now);
+                    self.perform(actions);
+                }
             }
         }
     }
@@ -333,27 +380,14 @@ impl Handler<Deliver> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, batch: Deliver, _: &mut Self::Context) {
-        visit(Point::SupervisorHandler, self.slot.path());
-        for delivery in batch.events {
-            self.event(delivery);
+        {
+            let mut waiting = lock(&self.shared.waiting);
+            waiting.extend(batch.events.into_iter().map(|event| Waiting::Event(Box::new(event))));
+            waiting.extend(batch.devices.into_iter().map(Waiting::Device));
+            waiting.extend(batch.undecryptable.into_iter().map(Waiting::Undecryptable));
+            waiting.extend(batch.batch_over.then_some(Waiting::BatchOver));
         }
-        for delivery in batch.devices {
-            self.device_event(&delivery);
-        }
-        for (room, event_id, sender) in batch.undecryptable {
-            if let Some(room) = self.room(&room) {
-                room.undecryptable(&event_id, &sender);
-            }
-        }
-        if batch.batch_over {
-            if !self.shared.rooms_known.swap(true, Ordering::AcqRel) {
-                self.settle_rooms();
-            }
-            self.keep_rooms();
-            let now = self.shared.world.clock.now();
-            let actions = lock(&self.shared.desk).batch_end(now);
-            self.perform(actions);
-        }
+        self.handle_waiting();
     }
 }
 

@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const MOST_INPUTS: usize = 256;
 
 /// What a CallActor is told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum CallInput {
     Signal(Box<CallSignal>),
     /// The answer to a leg's first offer.
@@ -82,6 +82,20 @@ pub struct RecordingOrder {
     pub opted_out: BTreeSet<String>,
 }
 
+impl CallInput {
+    /// Said by the tree itself, once; a remote side says again what it misses, or hangs up.
+    fn is_ours(&self) -> bool {
+        !matches!(self, Self::Signal(_) | Self::Device(_))
+    }
+}
+
+/// The input that is being handled.
+pub(super) struct InHand {
+    input: CallInput,
+    /// It has outlived a panic before.
+    again: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ending {
     pub(super) end: CallEnd,
@@ -107,6 +121,7 @@ pub struct CallShared {
     pub parent: Arc<Link>,
     pub started_utc_micros: i64,
     pub(super) inbox: Mutex<VecDeque<CallInput>>,
+    pub(super) in_hand: Mutex<Option<InHand>>,
     pub(super) machine: Mutex<Machine>,
     /// Effects of the machine's birth, brought about by the first generation.
     pub(super) first_effects: Mutex<Vec<Effect>>,
@@ -198,6 +213,7 @@ impl CallShared {
             parent: Arc::clone(parent),
             started_utc_micros: order.began_utc_micros.unwrap_or_else(|| world.clock.utc_micros()),
             inbox: Mutex::default(),
+            in_hand: Mutex::default(),
             machine: Mutex::new(machine),
             first_effects: Mutex::new(first_effects),
             legs: Mutex::default(),
@@ -231,6 +247,26 @@ impl CallShared {
             inbox.push_back(input);
         }
         self.link.nudge();
+    }
+
+    /// The next input. One that was in hand when the actor failed is dropped if it came from afar, because it may be what
+    /// it failed of; our own are tried once more.
+    pub(super) fn next_input(&self) -> Option<CallInput> {
+        let mut hand = lock(&self.in_hand);
+        if let Some(InHand { input, again: false }) = hand.take()
+            && input.is_ours()
+        {
+            *hand = Some(InHand { input: input.clone(), again: true });
+            return Some(input);
+        }
+        let input = lock(&self.inbox).pop_front()?;
+        *hand = Some(InHand { input: input.clone(), again: false });
+        Some(input)
+    }
+
+    /// The input in hand was handled.
+    pub(super) fn input_done(&self) {
+        *lock(&self.in_hand) = None;
     }
 
     /// Nothing is left to do.
