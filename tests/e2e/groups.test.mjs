@@ -9,6 +9,9 @@ import { seconds } from './expect.mjs';
 import { leave, until } from './processes.mjs';
 import { World } from './world.mjs';
 
+/** How long people's clients take from entering to media between each other, ms. */
+const connects = [];
+
 describe('group calls', () => {
   let world;
 
@@ -17,22 +20,174 @@ describe('group calls', () => {
   });
   after(() => leave());
 
+  async function noteConnects(...people) {
+    for (const person of people) {
+      for (const { user, since, enteredAt, connected } of await person.do('legs'))
+        if (user !== world.recorderId && connected) connects.push(connected - Math.max(enteredAt, since));
+    }
+  }
+
   test('two people are recorded by command and told so', async () => {
     const [ada, tess] = await open(world, 'ada', 'tess');
     const call = await Gathering.open(world, ada, [tess], { name: 'Küche' });
-    const name = await ada.do('nameOf', call.room, world.recorderId);
+    const nameIs = (wanted) =>
+      until(`the recorder to be called ${wanted}`, async () => {
+        const name = await ada.do('nameOf', call.room, world.recorderId);
+        if (name !== wanted) throw new Error(name);
+        return true;
+      });
+    await nameIs('recorder');
     await call.join(ada, tess);
     await Promise.all([ada.do('connectedTo', tess.userId), tess.do('connectedTo', ada.userId)]);
+    await noteConnects(ada, tess);
+
     const begun = await call.start();
+    const confirmed = await call.reaction(ada, begun.id, '✅');
+    const announced = await call.answer(ada, ({ body }) => /recording has begun/.test(body), begun.at);
+    assert.deepEqual(announced.content['m.mentions'].user_ids.sort(), [ada.userId, tess.userId]);
+    assert.match(announced.content.body, /started by @ada:localhost.*🚫.*optout/s);
+    const thread = await call.answer(ada, ({ body }) => /Recording begins/.test(body), begun.at);
+    assert.equal(thread.content['m.relates_to'].rel_type, 'm.thread');
+    assert.equal(thread.content['m.relates_to'].event_id, begun.id);
+    assert.equal(thread.content.msgtype, 'm.notice');
+    await nameIs('● REC recorder');
     await Promise.all([ada, tess].map((one) => one.do('connectedTo', world.recorderId)));
-    await seconds(6);
+    await seconds(2);
+
     const tile = await ada.do('tile', world.recorderId);
-    console.log('  tile', { ...tile, png: tile.png.length });
+    assert.deepEqual([tile.width, tile.height], [320, 180]);
+    assert.equal(tile.packetsOfSound, 0, 'the tile carries sound');
+    const later = await until('the picture to move', async () => {
+      const now = await ada.do('tile', world.recorderId);
+      return now.hash !== tile.hash && now.framesDecoded > tile.framesDecoded && now;
+    });
+    const other = await tess.do('tile', world.recorderId);
+    assert.ok(other.framesDecoded >= 2, `${other.framesDecoded} pictures of the tile`);
+    if (process.env.TILE_PNG) await writeFile(process.env.TILE_PNG, Buffer.from(later.png, 'base64'));
+
+    const again = await call.say(ada, '!start');
+    const runs = await call.answer(ada, ({ body }) => /runs|already/i.test(body), again.at);
+    assert.equal(runs.content['m.relates_to'].event_id, again.id);
+    const notMine = await call.say(tess, '!stop');
+    await call.reaction(ada, notMine.id, '❌');
+    await call.answer(tess, ({ body }) => /needs power level 50 in this room, and yours is 0/.test(body));
+    await call.answer(ada, (_, { content }) => /Recording.*2 participants · 4 streams/.test(content.body));
+
+    const stopped = await call.stop();
+    assert.equal(stopped.manifest.end_reason, 'stopped');
+    assert.equal(stopped.manifest.call_kind, 'mesh');
+    assert.equal(stopped.manifest.started_by, ada.userId);
+    assert.deepEqual(sources(stopped.manifest), {
+      [ada.userId]: ['camera', 'microphone'],
+      [tess.userId]: ['camera', 'microphone'],
+    });
+    const devices = stopped.manifest.participants.map(({ device_id }) => device_id).sort();
+    assert.deepEqual(devices, [ada.deviceId, tess.deviceId].sort());
+    const saved = await call.answer(ada, ({ body }) => /The recording has ended/.test(body), begun.at);
+    assert.match(saved.content.body, /stopped by @ada:localhost\. I recorded 2 participants, 4 streams/);
+    await nameIs('recorder');
+    const left = await ada.do('stateOf', call.room, 'org.matrix.msc3401.call.member', world.recorderId);
+    assert.deepEqual(left, { 'm.calls': [] });
+    const kinds = stopped.manifest.events.map(({ kind }) => kind);
+    for (const kind of ['command', 'consent', 'joined', 'left']) assert.ok(kinds.includes(kind), kind);
+
+    await call.takeTruth();
+    const { participants } = await call.assertRight(stopped);
+    const firsts = stopped.manifest.participants.flatMap((participant) =>
+      ['audio', 'video'].map((kind) => firstMedia(stopped.manifest, participant, kind) - begun.at),
+    );
+    console.log(`  confirmed after ${confirmed.at - begun.at} ms; first media after ${firsts.map(Math.round)} ms;`);
+    console.log(`  people connect to each other in ${median(connects)} ms; ${JSON.stringify(participants)}`);
+    assert.ok(confirmed.at - begun.at <= 1000, `start was confirmed after ${confirmed.at - begun.at} ms`);
+    assert.ok(Math.max(...firsts) <= median(connects) + 1000, `first media after ${firsts} ms`);
+    await Promise.all([ada.close(), tess.close()]);
+  });
+
+  test('people come late, come back, crash and share their screens, and all is there and aligned', async () => {
+    const [ben, cleo, sam, uma] = await open(world, 'ben', 'cleo', 'sam', 'uma');
+    const call = await Gathering.open(world, ben, [cleo, sam, uma], { name: 'Gathering' });
+    const early = await call.say(ben, '!start');
+    await call.answer(ben, ({ body }) => /nobody|as soon as|begins/i.test(body), early.at);
+    assert.equal((await call.sessions()).length, 0, 'a session without a call');
+
+    await call.join(ben, sam, uma);
+    await Promise.all([ben, sam, uma].map((one) => one.do('connectedTo', world.recorderId)));
+    await seconds(3);
+    const [late] = await call.join(cleo);
+    const told = await call.answer(cleo, ({ body }) => /this call is being recorded/.test(body), late.at);
+    assert.deepEqual(told.content['m.mentions'].user_ids, [cleo.userId]);
+    await cleo.do('connectedTo', world.recorderId);
+    const seen = await cleo.do('tile', world.recorderId);
+    const tileMs = Date.now() - (await cleo.do('connectedTo', world.recorderId));
+    assert.ok(seen.framesDecoded > 0);
+
+    // One leaves and comes back, one crashes and comes back, one shares a screen twice; all at the same time.
+    await Promise.all([
+      (async () => {
+        await call.takeTruth(sam);
+        await call.leave(sam);
+        await seconds(2);
+        await call.join(sam);
+        await sam.do('connectedTo', world.recorderId);
+      })(),
+      (async () => {
+        for (let times = 0; times < 2; times += 1) {
+          await ben.do('shareScreenInGroup', true, world.recorderId);
+          await seconds(2.5);
+          await ben.do('shareScreenInGroup', false, world.recorderId);
+          await seconds(1);
+        }
+      })(),
+      (async () => {
+        await uma.do('stopSendingTo', world.recorderId);
+        await seconds(0.5);
+        await call.takeTruth(uma);
+        await uma.crash();
+        await seconds(1);
+      })(),
+    ]);
+    const again = await world.caller('uma', {
+      media: { width: 160, height: 90, framesPerSecond: 15 },
+      encryption: false,
+      deviceId: uma.deviceId,
+    });
+    call.people[3] = again;
+    await call.join(again);
+    await again.do('connectedTo', world.recorderId);
+    await seconds(4);
+    await noteConnects(ben, cleo, sam, again);
     const stopped = await call.stop();
     await call.takeTruth();
-    console.log(JSON.stringify(stopped.manifest, null, 1));
-    for (const event of await ada.do('messages', call.room)) console.log(event.sender, event.type, JSON.stringify(event.content).slice(0, 300));
-    console.log(await ada.do('legs'), name, begun, firstMedia, median, sources, writeFile, until);
-    await call.assertRight(stopped);
+    const { manifest } = stopped;
+    assert.deepEqual(sources(manifest), {
+      [ben.userId]: ['camera', 'microphone', 'screen'],
+      [sam.userId]: ['camera', 'microphone'],
+      [uma.userId]: ['camera', 'microphone'],
+      [cleo.userId]: ['camera', 'microphone'],
+    });
+    const of = (user) => manifest.participants.find(({ user_id }) => user_id === user);
+    const why = (user, source) =>
+      of(user)
+        .tracks.filter((track) => track.source === source)
+        .flatMap(({ segments }) => segments.map(({ opened_because }) => opened_because));
+    assert.deepEqual(why(sam.userId, 'microphone'), ['first', 'reconnected']);
+    assert.deepEqual(why(uma.userId, 'camera'), ['first', 'reconnected']);
+    assert.deepEqual(why(ben.userId, 'microphone'), ['first']);
+    assert.equal(why(ben.userId, 'screen').length, 2);
+    assert.equal(of(sam.userId).presence.length, 2);
+    assert.equal(of(cleo.userId).presence.length, 1);
+
+    const firsts = Object.fromEntries(
+      ['audio', 'video'].map((kind) => [kind, firstMedia(manifest, of(cleo.userId), kind) - late.memberAt]),
+    );
+    const { participants } = await call.assertRight(stopped, { cadence: 'offsets' });
+    console.log(`  the late one is heard after ${firsts.audio} ms, seen after ${firsts.video} ms, sees the tile after ${tileMs} ms`);
+    console.log(`  people connect to each other in ${median(connects)} ms (${connects})`);
+    console.log(`  ${JSON.stringify(participants)}`);
+    assert.ok(firsts.audio <= 2000 && firsts.video <= 3000, JSON.stringify(firsts));
+    assert.ok(tileMs <= 2000, `${tileMs}`);
+    const offs = participants.map(({ off_utc_median_ms }) => off_utc_median_ms);
+    assert.ok(Math.max(...offs) - Math.min(...offs) <= 20, `people are not aligned: ${offs}`);
+    await Promise.all(call.people.map((person) => person.close()));
   });
 });

@@ -29,7 +29,7 @@ export const defaults = {
   endedAt: Infinity,
   /** Judge tone, beeps and flashes. */
   content: true,
-  /** The sender's seconds are true (not so where a browser has only a pretended sound card). */
+  /** The sender's seconds are true (not so where a browser has only a pretended sound card); 'offsets': with pauses between. */
   cadence: true,
   /** Beeps against flashes, in seconds. */
   offsetMedian: 0.02,
@@ -116,7 +116,7 @@ function meaning(participant, found, voice, voices, options) {
     ['beeps', found.beeps, found.soundSpan],
     ['flashes', found.flashes, found.pictureSpan],
   ]) {
-    if (span === 0) continue;
+    if (span === 0 || options.cadence === 'offsets') continue;
     const missed = missedSeconds(times);
     if (missed.length) problems.push(`${participant.id}: no ${what} in second ${missed.join(', ')}`);
     if (times.length < Math.floor(span) - 1)

@@ -1,6 +1,6 @@
 // Group calls of a caller: matrix-js-sdk's GroupCall, every pair of devices with a connection of its own.
 
-import { takeTruth } from './truth.js';
+import { negotiations, takeTruth } from './truth.js';
 
 /** Methods for `window.caller`; `page` gives what the page keeps: client(), eventually, mark. */
 export function groupMethods({ client, eventually, mark }) {
@@ -94,7 +94,14 @@ export function groupMethods({ client, eventually, mark }) {
 
     muteInGroup: (muted) => group.setMicrophoneMuted(muted),
     muteCameraInGroup: (muted) => group.setLocalVideoMuted(muted),
-    shareScreenInGroup: (on) => group.setScreensharingEnabled(on),
+    /** Shares the screen or ends that, and waits until `user` has agreed. */
+    async shareScreenInGroup(on, user) {
+      const { peerConn } = legTo(user).call;
+      const wanted = negotiations(peerConn) + 1;
+      await group.setScreensharingEnabled(on);
+      const agreed = () => negotiations(peerConn) >= wanted && peerConn.signalingState === 'stable';
+      await eventually('the screen to be agreed on', agreed);
+    },
 
     /** Milliseconds from our click (or, if later, from when they were seen) until media could flow, by user. */
     legs: () =>
