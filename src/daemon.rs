@@ -1,6 +1,6 @@
 //! The daemon: everything wired, from settings to a clean end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,6 +12,7 @@ use recorder_actors::supervise::{Check, Link, Slot};
 use recorder_actors::supervisor::{ShutDown, SupervisorActor, SupervisorShared};
 use recorder_actors::world::{GroupSettings, Numbers, TreeSettings, World};
 use recorder_core::call::{CallDesk, DeskSettings, greeting};
+use recorder_core::ids::SessionId;
 use recorder_core::manifest::Utc;
 use recorder_core::time::BootTime;
 
@@ -27,7 +28,7 @@ use crate::adapters::media::MediaSettings;
 use crate::adapters::recovery;
 use crate::adapters::room_memory::{RoomFile, RoomMemoryError};
 use crate::adapters::rooms::MatrixRooms;
-use crate::adapters::sessions::boot_id;
+use crate::adapters::sessions::{KEPT_FOR, LeftOver, boot_id};
 use crate::cli::exit;
 use crate::recording::{RecordingError, RecordingPath};
 use crate::service::Notifier;
@@ -152,15 +153,15 @@ impl Running {
         let lock = disk::take_folder(&directory)?;
         let page = web::serve(WebSettings::from_settings(settings)?, Arc::clone(&board), Arc::clone(&clock))?;
         tracing::info!(address = %page.address, "status page");
-        let cut_off = recover(&directory, &clock, &board).await;
+        let account_settings = account_settings(settings)?;
+        let rooms = RoomFile::open(&account_settings.state_dir)?;
+        let left = recover(&directory, &clock, &board, running_sessions(&rooms.1)).await;
         let reserve = settings.recordings.reserve.0;
         let media = media_settings(settings);
-        let path = RecordingPath::start(&directory, reserve, media, Arc::clone(&board), lock, cut_off)?;
+        let path = RecordingPath::start(&directory, reserve, media, Arc::clone(&board), lock, left)?;
         for address in path.media.bound() {
             tracing::info!(%address, "media port");
         }
-        let account_settings = account_settings(settings)?;
-        let rooms = RoomFile::open(&account_settings.state_dir)?;
         let hello = greeting(&settings.matrix.user);
         let hello = Greeting { plain: hello.plain, html: hello.html };
         let connecting =
@@ -168,6 +169,11 @@ impl Running {
         let (account, deliveries) = Box::pin(connecting).await?;
         tracing::info!(user = %account.user_id(), device = %account.device_id(), "logged in");
         let (live_calls, left) = LiveCallFile::open(&account_settings.state_dir);
+        let sessions = Arc::clone(&path.sessions);
+        actix::spawn(async move {
+            actix::clock::sleep(KEPT_FOR).await;
+            sessions.abandon_kept();
+        });
         let tree = Tree::start(settings, &path, &account, live_calls, &left, rooms, deliveries);
         Ok(Self { path, account, tree, page })
     }
@@ -305,28 +311,35 @@ async fn tell_ready(notifier: Arc<Notifier>, account: MatrixAccount) {
     }
 }
 
-/// Repairs what earlier processes left; the sessions that the next call of a room continues.
+/// The sessions of group calls that the last process was recording: they go on if their calls do.
+fn running_sessions(rooms: &HashMap<String, RoomRecord>) -> HashSet<SessionId> {
+    let running = rooms.values().filter(|record| record.durable.running.is_some());
+    running.filter_map(|record| record.session.clone()).collect()
+}
+
+/// Repairs what earlier processes left, and leaves the sessions of `keep` open.
 async fn recover(
     directory: &Path,
     clock: &Arc<dyn Clock>,
     board: &Arc<Board>,
-) -> HashMap<String, recorder_core::ids::SessionId> {
+    keep: HashSet<SessionId>,
+) -> LeftOver {
     let now = recovery::Now {
         boot_id: boot_id(),
         boot_time: clock.now(),
         utc: Utc::from_micros(clock.utc_micros()),
     };
     let recordings = directory.to_path_buf();
-    let report = tokio::task::spawn_blocking(move || recovery::recover(&recordings, &now)).await;
+    let report = tokio::task::spawn_blocking(move || recovery::recover(&recordings, &now, &keep)).await;
     let report = match report {
         Ok(Ok(report)) => report,
         Ok(Err(error)) => {
             tracing::error!(%error, "unfinished sessions cannot be looked for");
-            return HashMap::new();
+            return LeftOver::default();
         }
         Err(error) => {
             tracing::error!(%error, "the repair of unfinished sessions failed");
-            return HashMap::new();
+            return LeftOver::default();
         }
     };
     for session in &report.sessions {
@@ -334,7 +347,7 @@ async fn recover(
         let what = format!("Recovered an unfinished session, {} files repaired", session.repaired().count());
         board.happened(clock.utc_micros(), Severity::Warning, what);
     }
-    report.unfinished().map(|session| (session.room_id.clone(), session.session_id.clone())).collect()
+    report.left_over()
 }
 
 fn media_settings(settings: &Settings) -> MediaSettings {

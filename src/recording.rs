@@ -1,7 +1,6 @@
 //! The recording path, wired: media loop, lanes, pumps, disk watch, sessions. The daemon runs it under the account's
 //! calls; `bench` runs the same one under synthetic ones.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,13 +11,12 @@ use recorder_actors::ports::{Clock, DiskLevel};
 use recorder_actors::pump::PumpPool;
 use recorder_actors::storage::Storage;
 use recorder_actors::testing::faulty;
-use recorder_core::ids::SessionId;
 use tokio::sync::watch;
 
 use crate::adapters::clock::SystemClock;
 use crate::adapters::disk::{self, DiskError, FolderLock, FsStorage};
 use crate::adapters::media::{MediaLoop, MediaSettings, StartError};
-use crate::adapters::sessions::Sessions;
+use crate::adapters::sessions::{LeftOver, Sessions};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
@@ -43,17 +41,17 @@ pub struct RecordingPath {
 }
 
 impl RecordingPath {
-    /// Takes the folder's lock and starts every thread. `cut_off`: sessions that the next call of a room continues.
+    /// Takes the folder's lock and starts every thread. `left`: what earlier processes left unfinished.
     pub fn start(
         directory: &Path,
         reserve: u64,
         media: MediaSettings,
         board: Arc<Board>,
         lock: FolderLock,
-        cut_off: HashMap<String, SessionId>,
+        left: LeftOver,
     ) -> Result<Self, RecordingError> {
         let storage: Arc<dyn Storage> = faulty(Arc::new(FsStorage::new(directory)));
-        Self::start_on(directory, storage, reserve, media, board, lock, cut_off)
+        Self::start_on(directory, storage, reserve, media, board, lock, left)
     }
 
     /// As [`Self::start`], with another disk below the media files: for fault injection.
@@ -64,7 +62,7 @@ impl RecordingPath {
         media: MediaSettings,
         board: Arc<Board>,
         lock: FolderLock,
-        cut_off: HashMap<String, SessionId>,
+        left: LeftOver,
     ) -> Result<Self, RecordingError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let media = Arc::new(MediaLoop::start(media)?);
@@ -86,7 +84,7 @@ impl RecordingPath {
         let disk =
             disk::watch_disk(storage, Arc::clone(&lanes), Arc::clone(&board), Arc::clone(&clock), reserve)
                 .map_err(RecordingError::Thread)?;
-        let sessions = Arc::new(Sessions::new(directory, Arc::clone(&clock), cut_off));
+        let sessions = Arc::new(Sessions::new(directory, Arc::clone(&clock), left));
         Ok(Self { clock, board, media, lanes, pumps, sessions, disk, _lock: lock })
     }
 

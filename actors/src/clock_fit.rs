@@ -69,13 +69,15 @@ fn fit_on(
     span_s: f64,
 ) -> Fit {
     let origin = session.clock().epoch_boot_time();
+    // A session that is older than the boot has no epoch on this clock.
+    let before_s = session.session_s(origin).as_f64();
     let estimate = lock(sender_clock).estimate(ssrc, first_rtp, span_s, origin);
     let map: Vec<_> = estimate
         .points
         .iter()
         .map(|point| ClockPoint {
             media_s: Seconds::new(point.media_s),
-            session_s: Seconds::new(point.session_s),
+            session_s: Seconds::new(before_s + point.session_s),
             error_s: Seconds::new(point.error_s),
         })
         .collect();

@@ -14,17 +14,17 @@ mod state;
 mod task;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use recorder_core::ids::SessionId;
-use recorder_core::manifest::{CallKind, EndReason, RecorderInfo, Room, SessionState};
+use recorder_core::manifest::{CallKind, EndReason, Folded, RecorderInfo, Room, SessionState};
 use recorder_core::time::BootTime;
 use tokio::sync::Semaphore;
 
 pub use handle::SessionHandle;
-pub use task::open;
+pub use task::{open, resume};
 
 /// Journal lines kept in memory while the disk does not take them. What comes on top makes them one
 /// checkpoint.
@@ -41,6 +41,12 @@ pub trait SessionStore: Send + 'static {
 
     /// Returns when all that was appended is on the disk.
     fn sync_journal(&mut self) -> io::Result<()>;
+
+    /// Takes up the folder of a session that an earlier process left; the names of all that is in it. The journal's last
+    /// line is whole.
+    fn reopen(&mut self, _folder: &Path) -> io::Result<Vec<String>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Replaces `session.json`: a reader sees the old one or the new one, also after a power cut.
     fn write_snapshot(&mut self, json: &[u8]) -> io::Result<()>;
@@ -91,6 +97,14 @@ pub struct SessionStart {
     pub earliest_media: Option<BootTime>,
 }
 
+/// A session that an earlier process left unfinished, its files mended.
+#[derive(Clone, Debug)]
+pub struct SessionResume {
+    pub folder: PathBuf,
+    pub journal: Folded,
+    pub boot_id: String,
+}
+
 /// Why and by whom a session is ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionEnd {
@@ -119,8 +133,8 @@ pub struct SessionStatus {
     pub errors: u64,
     /// Checkpoints written in the place of lines.
     pub checkpoints: u64,
-    /// Everything is on the disk, the manifest says how the session ended, and nothing will be written any
-    /// more.
+    /// Everything is on the disk, the manifest says how the session ended unless it was suspended, and nothing
+    /// will be written any more.
     pub finished: bool,
 }
 
@@ -128,6 +142,10 @@ pub struct SessionStatus {
 pub enum SessionError {
     #[error("cannot create the folder {session:?} in {room:?}")]
     Folder { room: String, session: String, source: io::Error },
+    #[error("the folder {folder:?} cannot be taken up")]
+    Reopen { folder: PathBuf, source: io::Error },
+    #[error("the session {session_id} has ended")]
+    Ended { session_id: SessionId },
     #[error("the session recorder ended before everything was written: {last_error}")]
     Stopped { last_error: String },
 }

@@ -11,10 +11,12 @@ mod media;
 mod report;
 mod session;
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use recorder_core::ids::SessionId;
 use recorder_core::manifest::Utc;
 use recorder_core::time::BootTime;
 
@@ -24,6 +26,7 @@ pub use report::{FileReport, RepairReport, SessionOutcome, SessionReport, Unfini
 
 use super::session_store::JOURNAL;
 use session::{Depth, mend};
+pub use session::{end_kept, read_left};
 
 /// The moment of a recovery on all clocks.
 #[derive(Clone, Debug)]
@@ -38,14 +41,14 @@ pub struct Now {
 const FOLDERS: usize = 1_000_000;
 
 /// Mends every session below `recordings` that has not ended. Ended ones are not opened beyond their
-/// `session.json`.
+/// `session.json`. Those of `keep` are mended and stay open: this process is to go on with them.
 ///
 /// # Errors
 /// When `recordings` itself cannot be read; what happens to a session stands in its report.
-pub fn recover(recordings: &Path, now: &Now) -> io::Result<RepairReport> {
+pub fn recover(recordings: &Path, now: &Now, keep: &HashSet<SessionId>) -> io::Result<RepairReport> {
     let mut report = RepairReport::default();
     for folder in session_folders(recordings, 2)? {
-        if let Some(session) = mend(&folder, now, Depth::Unfinished) {
+        if let Some(session) = mend(&folder, now, Depth::Unfinished, keep) {
             report.sessions.push(session);
         }
     }
@@ -60,7 +63,7 @@ pub fn recover(recordings: &Path, now: &Now) -> io::Result<RepairReport> {
 pub fn repair_directory(dir: &Path, now: &Now) -> io::Result<RepairReport> {
     let mut report = RepairReport::default();
     for folder in session_folders(dir, 2)? {
-        report.sessions.extend(mend(&folder, now, Depth::Everything));
+        report.sessions.extend(mend(&folder, now, Depth::Everything, &HashSet::new()));
     }
     Ok(report)
 }

@@ -65,6 +65,16 @@ impl SessionStore for FsSessionStore {
         Ok(folder)
     }
 
+    fn reopen(&mut self, folder: &Path) -> io::Result<Vec<String>> {
+        let mut options = OpenOptions::new();
+        let journal = options.append(true).custom_flags(libc::O_NOFOLLOW).open(folder.join(JOURNAL))?;
+        let length = journal.metadata()?.len();
+        let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names = names.collect::<io::Result<Vec<_>>>()?;
+        self.open = Some(Open { folder: folder.to_owned(), journal, length });
+        Ok(names)
+    }
+
     fn append_journal(&mut self, lines: &[u8]) -> io::Result<()> {
         let open = self.open()?;
         match open.journal.write_all(lines) {

@@ -2,47 +2,68 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use recorder_actors::ports::{Clock, SessionFactory, SessionOrder};
-use recorder_actors::session::{self, SessionError, SessionHandle, SessionSettings, SessionStart};
+use recorder_actors::session::{
+    self, SessionError, SessionHandle, SessionResume, SessionSettings, SessionStart,
+};
 use recorder_core::ids::SessionId;
 use recorder_core::manifest::{RecorderInfo, Room};
 use sha2::{Digest, Sha256};
 
-use super::recovery::{Pace, hash_session};
+use super::recovery::{self, Pace, hash_session};
 use super::session_store::FsSessionStore;
 
-/// Sessions of 1:1 calls, each in a folder of its own.
+/// What earlier processes left unfinished.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOver {
+    /// Sessions that a restart cut off, by room: the next call there continues them.
+    pub cut_off: HashMap<String, SessionId>,
+    /// Folders of sessions that are still open, because their calls may go on.
+    pub kept: HashMap<SessionId, PathBuf>,
+}
+
+/// How long a session is kept open for a call that does not go on.
+pub const KEPT_FOR: Duration = Duration::from_secs(600);
+
+/// Sessions, each in a folder of its own.
 pub struct Sessions {
     recordings: PathBuf,
     clock: Arc<dyn Clock>,
     settings: SessionSettings,
     boot_id: String,
-    /// Sessions that a restart cut off, by room: the next call there continues them.
-    cut_off: Arc<Mutex<HashMap<String, SessionId>>>,
+    left: Arc<Mutex<LeftOver>>,
     hasher: Hasher,
 }
 
 impl Sessions {
-    pub fn new(recordings: &Path, clock: Arc<dyn Clock>, cut_off: HashMap<String, SessionId>) -> Self {
+    pub fn new(recordings: &Path, clock: Arc<dyn Clock>, left: LeftOver) -> Self {
         Self {
             recordings: recordings.to_path_buf(),
             clock,
             settings: SessionSettings::default(),
             boot_id: boot_id(),
-            cut_off: Arc::new(Mutex::new(cut_off)),
+            left: Arc::new(Mutex::new(left)),
             hasher: Hasher::start(),
         }
+    }
+
+    /// Ends the sessions that were kept open for calls that have not gone on.
+    pub fn abandon_kept(&self) {
+        let kept: Vec<_> = lock(&self.left).kept.keys().cloned().collect();
+        kept.into_iter().for_each(|session| self.abandon(session));
     }
 }
 
 /// Computes checksums of finished sessions, slowly, on a thread of its own. Bound: [`MOST_TO_HASH`] sessions; one that
 /// finds no room gets no checksums.
 struct Hasher {
-    folders: std::sync::mpsc::SyncSender<PathBuf>,
+    folders: SyncSender<PathBuf>,
     pace: Arc<Pace>,
 }
 
@@ -88,42 +109,99 @@ pub fn recorder_info() -> RecorderInfo {
 
 impl SessionFactory for Sessions {
     fn abandon(&self, session: SessionId) {
-        tracing::warn!(%session, "a session cannot go on");
+        let Some(folder) = lock(&self.left).kept.remove(&session) else { return };
+        let (left, folders) = (Arc::clone(&self.left), self.hasher.folders.clone());
+        tokio::task::spawn_blocking(move || give_up(&left, &folders, session, folder));
     }
 
     fn finished(&self, folder: &Path) {
-        if self.hasher.folders.try_send(self.recordings.join(folder)).is_err() {
-            tracing::warn!(folder = %folder.display(), "too many sessions wait for their checksums");
-        }
+        want_checksums(&self.hasher.folders, self.recordings.join(folder));
     }
 
     fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>> {
-        let continues = self.cut_off.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.room_id);
-        let (room_id, unused) = (order.room_id.clone(), continues.clone());
-        let start = SessionStart {
+        let resumed = order.resume.clone();
+        let kept = resumed.as_ref().and_then(|session| lock(&self.left).kept.remove(session));
+        let room_id = order.room_id.clone();
+        let mut start = SessionStart {
             session_id: session_id(&order, self.clock.utc_micros(), self.clock.now().as_nanos()),
             call_id: order.call_id,
             call_kind: order.call_kind,
             room: Room { id: order.room_id, name: Some(order.room.name), encrypted: order.room.encrypted },
             started_by: order.started_by,
-            continues,
+            continues: resumed.clone(),
             recorder: recorder_info(),
             boot_id: self.boot_id.clone(),
             earliest_media: order.first_media,
         };
-        let store = Box::new(FsSessionStore::new(&self.recordings));
+        let recordings = self.recordings.clone();
         let (clock, settings) = (Arc::clone(&self.clock), self.settings.clone());
-        let cut_off = Arc::clone(&self.cut_off);
+        let (left, folders) = (Arc::clone(&self.left), self.hasher.folders.clone());
         async move {
+            if let Some(session) = resumed {
+                match resume(&recordings, &session, kept.clone(), &clock, &start.boot_id, &settings).await {
+                    Ok(handle) => return Ok(handle),
+                    Err(why) => {
+                        tracing::warn!(%session, %why, "a session cannot go on, a new one continues it");
+                    }
+                }
+                if let Some(folder) = kept {
+                    let left = Arc::clone(&left);
+                    tokio::task::spawn_blocking(move || give_up(&left, &folders, session, folder));
+                }
+            }
+            let cut_off = lock(&left).cut_off.remove(&room_id);
+            start.continues = start.continues.or_else(|| cut_off.clone());
+            let store = Box::new(FsSessionStore::new(recordings));
             let opened = session::open(store, clock, start, settings).await;
-            if let (Err(_), Some(session)) = (&opened, unused) {
+            if let (Err(_), Some(session)) = (&opened, cut_off) {
                 // The next session of the room continues it then.
-                cut_off.lock().unwrap_or_else(PoisonError::into_inner).entry(room_id).or_insert(session);
+                lock(&left).cut_off.entry(room_id).or_insert(session);
             }
             opened
         }
         .boxed()
     }
+}
+
+/// Goes on with a session that was kept open. An error is for people.
+async fn resume(
+    recordings: &Path,
+    session: &SessionId,
+    kept: Option<PathBuf>,
+    clock: &Arc<dyn Clock>,
+    boot_id: &str,
+    settings: &SessionSettings,
+) -> Result<SessionHandle, String> {
+    let folder = kept.ok_or("it was not kept open")?;
+    let (path, id) = (folder.clone(), session.clone());
+    let journal = tokio::task::spawn_blocking(move || recovery::read_left(&path, &id)).await;
+    let journal = journal.map_err(|error| error.to_string())??;
+    let left = SessionResume { folder, journal, boot_id: boot_id.to_owned() };
+    let store = Box::new(FsSessionStore::new(recordings));
+    let resumed = session::resume(store, Arc::clone(clock), left, settings.clone()).await;
+    resumed.map_err(|error| error.to_string())
+}
+
+/// Ends a session that was kept open. The next session of its room continues it.
+fn give_up(left: &Mutex<LeftOver>, folders: &SyncSender<PathBuf>, session: SessionId, folder: PathBuf) {
+    match recovery::end_kept(&folder, &session) {
+        Ok(room) => {
+            tracing::info!(%session, "a session was kept open in vain, and has ended");
+            lock(left).cut_off.insert(room, session);
+            want_checksums(folders, folder);
+        }
+        Err(why) => tracing::warn!(%session, %why, "a session that was kept open cannot be ended"),
+    }
+}
+
+fn want_checksums(folders: &SyncSender<PathBuf>, folder: PathBuf) {
+    if let Err(TrySendError::Full(folder) | TrySendError::Disconnected(folder)) = folders.try_send(folder) {
+        tracing::warn!(folder = %folder.display(), "too many sessions wait for their checksums");
+    }
+}
+
+fn lock(left: &Mutex<LeftOver>) -> MutexGuard<'_, LeftOver> {
+    left.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Unique by room, call and the instant; remote text only ever enters as a hash.
@@ -139,30 +217,180 @@ fn session_id(order: &SessionOrder, utc_micros: i64, nanos: u64) -> SessionId {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::fs;
+
     use recorder_actors::ports::RoomFacts;
-    use recorder_core::manifest::CallKind;
+    use recorder_actors::session::SessionEnd;
+    use recorder_core::ids::ParticipantId;
+    use recorder_core::manifest::{
+        CallKind, EndReason, OpenedBecause, Record, SegmentOpened, SessionState, Utc, fold,
+    };
+    use recorder_core::media::{Codec, MediaKind, Source};
 
     use super::super::clock::SystemClock;
+    use super::super::recovery::{Now, recover};
     use super::*;
+
+    const ROOM: &str = "!room:example.org";
+
+    fn order(resume: Option<SessionId>) -> SessionOrder {
+        SessionOrder {
+            room_id: ROOM.into(),
+            room: RoomFacts::default(),
+            call_id: "c1".into(),
+            call_kind: CallKind::Mesh,
+            resume,
+            started_by: Some("@ada:example.org".into()),
+            first_media: None,
+        }
+    }
+
+    fn sessions(recordings: &Path, left: LeftOver) -> Sessions {
+        Sessions::new(recordings, Arc::new(SystemClock), left)
+    }
+
+    /// As the next process would begin: with what the recovery left.
+    fn restarted(recordings: &Path, keep: &SessionId) -> Sessions {
+        let clock = SystemClock;
+        let now =
+            Now { boot_id: boot_id(), boot_time: clock.now(), utc: Utc::from_micros(clock.utc_micros()) };
+        let report = recover(recordings, &now, &HashSet::from([keep.clone()])).unwrap();
+        sessions(recordings, report.left_over())
+    }
+
+    fn tell_camera(session: &SessionHandle) -> String {
+        let participant = ParticipantId::from("p1");
+        session.tell(Record::ParticipantAdded {
+            participant: participant.clone(),
+            user_id: Some("@ada:example.org".into()),
+            device_id: Some("LAPTOP".into()),
+            party_id: None,
+            display_name: Some("Ada".into()),
+        });
+        session.tell(Record::PresenceBegan { participant: participant.clone(), at_s: session.now_s() });
+        let track = session.name_track(&participant, Source::Camera);
+        session.tell(Record::TrackAdded {
+            participant: participant.clone(),
+            track: track.clone(),
+            source: Source::Camera.into(),
+            kind: MediaKind::Video.into(),
+        });
+        let file = session.name_segment(&participant, Source::Camera, Codec::Vp8);
+        session.tell(Record::SegmentOpened(SegmentOpened {
+            track,
+            file: file.clone(),
+            codec: Codec::Vp8.into(),
+            start_s: session.now_s(),
+            opened_because: OpenedBecause::First.into(),
+            clock_uncertain_s: None,
+            video: None,
+            audio: None,
+        }));
+        file
+    }
 
     #[tokio::test]
     async fn a_session_that_could_not_be_opened_leaves_the_interrupted_one_to_the_next() {
         let folder = tempfile::tempdir().unwrap();
         let in_the_way = folder.path().join("file");
         std::fs::write(&in_the_way, "no folder").unwrap();
-        let room_id = "!room:example.org".to_owned();
-        let cut_off = HashMap::from([(room_id.clone(), SessionId::new("before"))]);
-        let sessions = Sessions::new(&in_the_way, Arc::new(SystemClock), cut_off.clone());
-        let order = SessionOrder {
-            room_id,
-            room: RoomFacts::default(),
-            call_id: "c1".into(),
-            call_kind: CallKind::OneToOne,
-            resume: None,
-            started_by: Some("@ada:example.org".into()),
-            first_media: None,
+        let cut_off = HashMap::from([(ROOM.to_owned(), SessionId::new("before"))]);
+        let sessions = sessions(&in_the_way, LeftOver { cut_off: cut_off.clone(), ..LeftOver::default() });
+        assert!(sessions.open(order(None)).await.is_err());
+        assert_eq!(lock(&sessions.left).cut_off, cut_off);
+    }
+
+    #[tokio::test]
+    async fn a_session_goes_on_after_a_restart_with_the_next_numbers_on_the_same_clock() {
+        let recordings = tempfile::tempdir().unwrap();
+        let before = sessions(recordings.path(), LeftOver::default()).open(order(None)).await.unwrap();
+        let first = tell_camera(&before);
+        before.written().await.unwrap();
+        let (id, folder, clock) = (before.session_id().clone(), before.folder().clone(), *before.clock());
+        drop(before);
+        // A file that the journal never heard of.
+        fs::write(folder.join("Ada-p1_camera_0002.mkv"), "torn").unwrap();
+
+        let sessions = restarted(recordings.path(), &id);
+        let session = sessions.open(order(Some(id.clone()))).await.unwrap();
+        assert_eq!((session.session_id(), session.folder()), (&id, &folder));
+        assert_eq!(*session.clock(), clock, "to the nanosecond");
+        let known = session.participants();
+        assert_eq!((known.len(), known[0].present), (1, true));
+        assert_eq!(
+            (known[0].user_id.as_deref(), known[0].device_id.as_deref()),
+            (Some("@ada:example.org"), Some("LAPTOP"))
+        );
+        assert_eq!(known[0].tracks[0].names.track.as_str(), "p1-camera-1");
+        let ada = ParticipantId::from("p1");
+        session.tell(Record::ParticipantRenamed {
+            participant: ada.clone(),
+            user_id: None,
+            device_id: None,
+            party_id: None,
+            display_name: Some("Countess".into()),
+        });
+        let next = session.name_segment(&ada, Source::Camera, Codec::Vp8);
+        assert_eq!((first.as_str(), next.as_str()), ("Ada-p1_camera_0001.webm", "Ada-p1_camera_0003.webm"));
+        assert_eq!(session.name_track(&ada, Source::Camera).as_str(), "p1-camera-2");
+        session.end_stays_of_the_gone(std::slice::from_ref(&ada));
+        assert!(session.participants()[0].present);
+        session.end_stays_of_the_gone(&[]);
+        assert!(!session.participants()[0].present);
+        let end = SessionEnd {
+            stopped_by: Some("@ada:example.org".into()),
+            ..SessionEnd::because(EndReason::Stopped)
         };
-        assert!(sessions.open(order).await.is_err());
-        assert_eq!(*sessions.cut_off.lock().unwrap(), cut_off);
+        let manifest = session.finish(end).await.unwrap();
+        assert!(manifest.state.is(SessionState::Complete));
+        assert_eq!((manifest.recoveries.len(), manifest.continues.clone()), (1, None));
+        let folded = fold(&fs::read(folder.join("journal.jsonl")).unwrap()).unwrap();
+        assert_eq!((folded.problems, folded.manifest), (Vec::new(), manifest));
+    }
+
+    #[tokio::test]
+    async fn a_suspended_session_is_whole_on_the_disk_and_goes_on() {
+        let recordings = tempfile::tempdir().unwrap();
+        let before = sessions(recordings.path(), LeftOver::default()).open(order(None)).await.unwrap();
+        before.suspend().await.unwrap();
+        let id = before.session_id().clone();
+        let sessions = restarted(recordings.path(), &id);
+        let session = sessions.open(order(Some(id))).await.unwrap();
+        assert_eq!(session.manifest().recoveries[0].repaired, Vec::<String>::new());
+        assert!(session.manifest().state.is(SessionState::Recording));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_cannot_go_on_is_continued_by_a_new_one() {
+        let recordings = tempfile::tempdir().unwrap();
+        let before = sessions(recordings.path(), LeftOver::default()).open(order(None)).await.unwrap();
+        before.suspend().await.unwrap();
+        let id = before.session_id().clone();
+        let sessions = restarted(recordings.path(), &id);
+        fs::remove_dir_all(before.folder()).unwrap();
+        let session = sessions.open(order(Some(id.clone()))).await.unwrap();
+        assert_ne!(*session.session_id(), id);
+        assert_eq!(session.manifest().continues, Some(id));
+    }
+
+    #[tokio::test]
+    async fn a_session_kept_open_in_vain_ends_and_the_next_of_its_room_continues_it() {
+        let recordings = tempfile::tempdir().unwrap();
+        let before = sessions(recordings.path(), LeftOver::default()).open(order(None)).await.unwrap();
+        before.suspend().await.unwrap();
+        let id = before.session_id().clone();
+        let sessions = restarted(recordings.path(), &id);
+        sessions.abandon_kept();
+        let left = Arc::clone(&sessions.left);
+        while lock(&left).cut_off.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let snapshot: serde_json::Value =
+            serde_json::from_slice(&fs::read(before.folder().join("session.json")).unwrap()).unwrap();
+        assert_eq!((&snapshot["state"], &snapshot["end_reason"]), (&"complete".into(), &"restarted".into()));
+        // It is no longer kept, so nobody can go on with it.
+        let session = sessions.open(order(None)).await.unwrap();
+        assert_eq!(session.manifest().continues, Some(id));
     }
 }

@@ -25,6 +25,7 @@ use super::nowhere::Nowhere;
 use super::{BenchError, BenchTarget, Sample, TargetSummary, Usage};
 use crate::adapters::disk;
 use crate::adapters::media::MediaSettings;
+use crate::adapters::sessions::LeftOver;
 use crate::recording::RecordingPath;
 
 const CALLER: &str = "@caller:bench";
@@ -126,7 +127,7 @@ impl RecordingTarget {
             max_connections: 10_000,
             ..MediaSettings::default()
         };
-        let path = RecordingPath::start(directory, 0, media, Board::new(), folder, HashMap::new())
+        let path = RecordingPath::start(directory, 0, media, Board::new(), folder, LeftOver::default())
             .map_err(|error| target(&error))?;
         let answers = Answers::default();
         let world = Arc::new(World {

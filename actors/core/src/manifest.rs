@@ -19,7 +19,7 @@ mod units;
 pub use clock::SessionClock;
 pub use coalesce::EventCoalescer;
 pub use fold::{Folded, Folder, JournalError, Problem, fold};
-pub use names::{media_file_name, participant_slug, room_folder, session_folder};
+pub use names::{media_file_name, parse_media_file_name, participant_slug, room_folder, session_folder};
 pub use open::Open;
 pub use record::{ProcessStarted, Record, SegmentOpened, SegmentProgress, SessionOpened};
 pub use segment::{

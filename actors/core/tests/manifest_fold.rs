@@ -6,8 +6,8 @@ use manifest_support::{applied, ended, event, journal, opened, record, session};
 use proptest::prelude::*;
 use recorder_core::ids::{ParticipantId, TrackId};
 use recorder_core::manifest::{
-    EventCoalescer, GapCause, JournalError, Manifest, MediaState, OpenedBecause, Ppm, Problem, Record,
-    Seconds, SegmentOpened, SessionClock, Utc, fold, limits,
+    EventCoalescer, GapCause, JournalError, Manifest, MediaState, OpenedBecause, Ppm, Problem,
+    ProcessStarted, Record, Seconds, SegmentOpened, SessionClock, Utc, fold, limits,
 };
 use recorder_core::media::{Codec, MediaKind, Source};
 use recorder_core::time::BootTime;
@@ -331,6 +331,21 @@ fn the_session_clock_goes_on_in_the_same_boot_and_by_utc_after_another() {
     let other = SessionClock::resume(&folded, "another", BootTime(7_000_000_000), utc);
     assert_eq!(other.at(BootTime(8_000_000_000)), Seconds::new(103.0));
     assert!(other.uncertain().is_some());
+
+    // A second restart in that boot goes on exactly, and is as uncertain as the first.
+    let started = Record::ProcessStarted(ProcessStarted {
+        boot_id: "another".to_owned(),
+        boot_time_ns: 8_000_000_000,
+        utc,
+        at_s: Seconds::new(103.0),
+    });
+    let folded = fold(&journal(&[Record::SessionOpened(folded.opened), started])).expect("a session");
+    assert_eq!(folded.last_boot_id(), "another");
+    let third = SessionClock::resume(&folded, "another", BootTime(9_000_000_000), Utc::from_micros(0));
+    assert_eq!(
+        (third.at(BootTime(9_000_000_000)), third.uncertain()),
+        (Seconds::new(104.0), other.uncertain())
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use recorder_core::ids::{ParticipantId, SessionId, TrackId};
-use recorder_core::manifest::{Manifest, Record, Seconds, SessionClock};
+use recorder_core::manifest::{LeaveReason, Manifest, Participant, Record, Seconds, SessionClock};
 use recorder_core::media::{Codec, Source};
 use recorder_core::time::BootTime;
 use tokio::sync::watch;
@@ -92,6 +92,24 @@ impl SessionHandle {
         KnownParticipant::all(&self.inner.shared.lock().manifest)
     }
 
+    /// For a session of an earlier process, once it is known who is `there` now: the stays of all others ended while nobody
+    /// looked, and are told to have ended where that process last knew of the session.
+    pub fn end_stays_of_the_gone(&self, there: &[ParticipantId]) {
+        let Some(cut_s) = self.inner.shared.cut_s else { return };
+        let stays = |known: &Participant| {
+            known.presence.last().is_some_and(|stay| stay.left_s.is_none() && stay.joined_s <= cut_s)
+        };
+        let gone: Vec<_> = {
+            let state = self.inner.shared.lock();
+            let known = state.manifest.participants.iter();
+            known.filter(|known| stays(known) && !there.contains(&known.id)).map(|k| k.id.clone()).collect()
+        };
+        for participant in gone {
+            let reason = Some(LeaveReason::Restarted.into());
+            self.tell(Record::PresenceEnded { participant, at_s: cut_s, reason });
+        }
+    }
+
     /// Session time of an instant.
     pub fn session_s(&self, instant: BootTime) -> Seconds {
         self.inner.shared.clock.at(instant)
@@ -148,6 +166,18 @@ impl SessionHandle {
         self.inner.shared.nudge.notify_one();
         self.wait(|status| status.finished).await?;
         Ok(self.manifest())
+    }
+
+    /// Has all that was told on the disk and ends the recorder, but not the session: it stays `recording`, for the next
+    /// process to take up. What is told afterwards is not written.
+    pub async fn suspend(&self) -> Result<(), SessionError> {
+        {
+            let mut state = self.inner.shared.lock();
+            state.finish_events();
+            state.finishing = true;
+        }
+        self.inner.shared.nudge.notify_one();
+        self.wait(|status| status.finished).await
     }
 
     async fn wait(&self, until: impl FnMut(&SessionStatus) -> bool) -> Result<(), SessionError> {

@@ -1,12 +1,12 @@
 //! What tellers and the task share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use recorder_core::ids::{ParticipantId, TrackId};
 use recorder_core::manifest::{
     ApplyError, EventCoalescer, Manifest, Record, Seconds, SegmentProgress, SessionClock, media_file_name,
-    participant_slug,
+    parse_media_file_name, participant_slug,
 };
 use recorder_core::media::{Codec, Source};
 use tokio::sync::Notify;
@@ -16,6 +16,8 @@ use super::PENDING_BYTES;
 pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) clock: SessionClock,
+    /// How far the process knew that had the session before.
+    pub(super) cut_s: Option<Seconds>,
     /// Something structural was told, or the end.
     pub(super) nudge: Notify,
 }
@@ -52,6 +54,9 @@ pub(super) struct State {
     pub(super) stale: Staleness,
     slugs: HashMap<ParticipantId, String>,
     numbers: HashMap<(ParticipantId, Source), u32>,
+    /// File names that an earlier process gave, without their extension and in lower case: a name must not differ in
+    /// case alone.
+    taken: HashSet<String>,
     /// Tracks named so far.
     tracks: HashMap<(ParticipantId, Source), u32>,
 }
@@ -70,9 +75,22 @@ impl Shared {
             stale: Staleness::Structural,
             slugs: HashMap::new(),
             numbers: HashMap::new(),
+            taken: HashSet::new(),
             tracks: HashMap::new(),
         };
-        Self { state: Mutex::new(state), clock, nudge: Notify::new() }
+        Self { state: Mutex::new(state), clock, cut_s: None, nudge: Notify::new() }
+    }
+
+    /// Of a session that an earlier process left, with all of which its journal has been folded. `names` is what lies in
+    /// its folder.
+    pub(super) fn resumed(manifest: Manifest, clock: SessionClock, names: &[String]) -> Self {
+        let cut_s = Some(manifest.last_s());
+        let shared = Self { cut_s, ..Self::new(manifest, clock, Vec::new()) };
+        let mut state = shared.lock();
+        state.told = 0;
+        state.take_names(names);
+        drop(state);
+        shared
     }
 
     /// A teller that panicked with the lock held had not begun to change anything that matters: each change
@@ -231,7 +249,33 @@ impl State {
             }
         };
         let number = self.numbers.entry((participant.clone(), source)).or_insert(0);
-        *number = number.saturating_add(1);
-        media_file_name(&slug, source, *number, codec)
+        loop {
+            *number = number.saturating_add(1);
+            let name = media_file_name(&slug, source, *number, codec);
+            if !self.taken.contains(&stem(&name)) || *number == u32::MAX {
+                return name;
+            }
+        }
     }
+
+    /// Goes on where an earlier process stopped to give names: participants keep their slugs, files are counted on.
+    fn take_names(&mut self, names: &[String]) {
+        let known = self.manifest.segments().map(|segment| segment.file.as_str());
+        self.taken = known.chain(names.iter().map(String::as_str)).map(stem).collect();
+        for participant in &self.manifest.participants {
+            for track in &participant.tracks {
+                let Some(source) = track.source.known() else { continue };
+                for segment in &track.segments {
+                    let Some((slug, _, number)) = parse_media_file_name(&segment.file) else { continue };
+                    self.slugs.insert(participant.id.clone(), slug.to_owned());
+                    let last = self.numbers.entry((participant.id.clone(), *source)).or_insert(0);
+                    *last = number.max(*last);
+                }
+            }
+        }
+    }
+}
+
+fn stem(name: &str) -> String {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_lowercase()
 }

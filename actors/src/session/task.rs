@@ -2,6 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handle::{Inner, SessionHandle};
 use super::state::{Lines, Shared, Staleness};
-use super::{SessionError, SessionSettings, SessionStart, SessionStatus, SessionStore};
+use super::{SessionError, SessionResume, SessionSettings, SessionStart, SessionStatus, SessionStore};
 use crate::ports::Clock;
 
 /// A replayed call id within one second gets so many folders.
@@ -34,7 +35,7 @@ pub async fn open(
     let room = room_folder(start.room.name.as_deref(), &start.room.id);
     let call_id = start.call_id.clone();
     let opened = SessionOpened {
-        session_id: start.session_id.clone(),
+        session_id: start.session_id,
         call_id: start.call_id,
         call_kind: start.call_kind.into(),
         room: start.room,
@@ -65,7 +66,46 @@ pub async fn open(
         created.await.map_err(|last_error| SessionError::Stopped { last_error })?;
     let folder = result.map_err(|source| SessionError::Folder { room, session, source })?;
 
-    let shared = Arc::new(Shared::new(manifest, session_clock, first_line));
+    let shared = Shared::new(manifest, session_clock, first_line);
+    Ok(start_task(shared, store, folder, clock, settings))
+}
+
+/// Takes up a session that an earlier process left: the journal is appended to, session time goes on, and no file name is
+/// given a second time.
+///
+/// Fails if the folder cannot be taken up, or if the session has ended.
+pub async fn resume(
+    mut store: Box<dyn SessionStore>,
+    clock: Arc<dyn Clock>,
+    left: SessionResume,
+    settings: SessionSettings,
+) -> Result<SessionHandle, SessionError> {
+    let SessionResume { folder, journal, boot_id } = left;
+    if journal.manifest.ended_s.is_some() {
+        return Err(SessionError::Ended { session_id: journal.manifest.session_id });
+    }
+    let utc = Utc::from_micros(clock.utc_micros());
+    let session_clock = SessionClock::resume(&journal, &boot_id, clock.now(), utc);
+    let path = folder.clone();
+    let reopened = on_a_lane(&settings, move || (store.reopen(&path), store)).await;
+    let (names, store) = reopened.map_err(|last_error| SessionError::Stopped { last_error })?;
+    let names = match names {
+        Ok(names) => names,
+        Err(source) => return Err(SessionError::Reopen { folder, source }),
+    };
+    let shared = Shared::resumed(journal.manifest, session_clock, &names);
+    Ok(start_task(shared, store, folder, clock, settings))
+}
+
+fn start_task(
+    shared: Shared,
+    store: Box<dyn SessionStore>,
+    folder: PathBuf,
+    clock: Arc<dyn Clock>,
+    settings: SessionSettings,
+) -> SessionHandle {
+    let session_id = shared.lock().manifest.session_id.clone();
+    let shared = Arc::new(shared);
     let (status, status_receiver) = watch::channel(SessionStatus::default());
     let abandon = CancellationToken::new();
     let handle = SessionHandle::new(Inner {
@@ -73,7 +113,7 @@ pub async fn open(
         status: status_receiver,
         clock: Arc::clone(&clock),
         folder: folder.into(),
-        session_id: start.session_id,
+        session_id,
         _abandon: abandon.clone().drop_guard(),
     });
     shared.nudge.notify_one();
@@ -92,7 +132,7 @@ pub async fn open(
         back_off: Duration::ZERO,
     };
     tokio::spawn(task.run());
-    Ok(handle)
+    handle
 }
 
 struct Task {

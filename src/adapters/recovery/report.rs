@@ -7,6 +7,7 @@ use recorder_core::ids::SessionId;
 use recorder_core::manifest::{CallKind, Open, Seconds, Utc};
 
 use super::media::{FileOutcome, MediaFileError};
+use crate::adapters::sessions::LeftOver;
 
 /// A session that a process left unfinished. The next call of its room `continues` it, and the room can be
 /// told.
@@ -25,6 +26,8 @@ pub struct Unfinished {
 pub enum SessionOutcome {
     /// It had not ended; now it has.
     Recovered(Unfinished),
+    /// It has not ended, and this process may go on with it.
+    Kept(Unfinished),
     /// It had ended; perhaps files of it were mended.
     Ended,
     /// No session can be made of the journal; its media files were mended.
@@ -79,6 +82,16 @@ impl RepairReport {
         })
     }
 
+    /// What those who open sessions are to know.
+    pub fn left_over(&self) -> LeftOver {
+        let cut_off = self.unfinished().map(|session| (session.room_id.clone(), session.session_id.clone()));
+        let kept = self.sessions.iter().filter_map(|session| match &session.outcome {
+            SessionOutcome::Kept(unfinished) => Some((unfinished.session_id.clone(), session.folder.clone())),
+            _ => None,
+        });
+        LeftOver { cut_off: cut_off.collect(), kept: kept.collect() }
+    }
+
     /// Something could not be mended.
     pub fn is_faulty(&self) -> bool {
         self.sessions.iter().any(SessionReport::is_faulty)
@@ -99,6 +112,9 @@ impl fmt::Display for RepairReport {
                     "{folder}: recovered, ends {}, at most {} s lost",
                     unfinished.ended, unfinished.lost_at_most_s
                 )?,
+                SessionOutcome::Kept(unfinished) => {
+                    writeln!(f, "{folder}: kept open, at most {} s lost", unfinished.lost_at_most_s)?
+                }
                 SessionOutcome::Ended => writeln!(f, "{folder}: had ended")?,
                 SessionOutcome::NoJournal { why } => writeln!(f, "{folder}: no manifest can be made: {why}")?,
                 SessionOutcome::NotWritten { why } => writeln!(f, "{folder}: cannot be written: {why}")?,

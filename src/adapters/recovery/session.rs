@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use recorder_core::ids::{ParticipantId, TrackId};
+use recorder_core::ids::{ParticipantId, SessionId, TrackId};
 use recorder_core::manifest::{
     ClockPoint, EndReason, Folded, Folder, IntegrityProblem, Manifest, Open, ProcessStarted, Record,
     Recovery, Seconds, Segment, SegmentOpened, SessionClock, SessionState, limits,
@@ -37,8 +37,13 @@ const PROVISIONAL_ERROR: Seconds = Seconds::from_micros(1_000_000);
 /// Media files of a folder that are looked at without the journal naming them.
 const ORPHANS: usize = 10_000;
 
-/// Mends the session of a folder; `None` if it has ended and only unfinished ones are wanted.
-pub(super) fn mend(folder: &Path, now: &Now, depth: Depth) -> Option<SessionReport> {
+/// Mends the session of a folder; `None` if it has ended and only unfinished ones are wanted. One of `keep` stays open.
+pub(super) fn mend(
+    folder: &Path,
+    now: &Now,
+    depth: Depth,
+    keep: &HashSet<SessionId>,
+) -> Option<SessionReport> {
     let snapshot_ended = snapshot_says_ended(folder);
     if snapshot_ended && depth == Depth::Unfinished {
         return None;
@@ -65,7 +70,8 @@ pub(super) fn mend(folder: &Path, now: &Now, depth: Depth) -> Option<SessionRepo
     files.extend(orphans.into_iter().map(|file| look(folder, file, true)));
     let mut report =
         SessionReport { folder: folder.to_owned(), outcome: SessionOutcome::Ended, files, journal_problems };
-    if let Err(error) = conclude(folder, folded, now, snapshot_ended, &mut report) {
+    let keep = keep.contains(&folded.manifest.session_id);
+    if let Err(error) = conclude(folder, folded, now, snapshot_ended, keep, &mut report) {
         report.outcome = SessionOutcome::NotWritten { why: error.to_string() };
     }
     Some(report)
@@ -85,9 +91,11 @@ fn conclude(
     folded: Folded,
     now: &Now,
     snapshot_ended: bool,
+    keep: bool,
     report: &mut SessionReport,
 ) -> io::Result<()> {
     let clock = SessionClock::resume(&folded, &now.boot_id, now.boot_time, now.utc);
+    let rebooted = folded.last_boot_id().is_empty() || folded.last_boot_id() != now.boot_id;
     let mut ending = Ending { manifest: folded.manifest, lines: Vec::new() };
     let had_ended = ending.manifest.ended_s.is_some();
     if !folded.ends_with_newline {
@@ -101,22 +109,22 @@ fn conclude(
             at_s: clock.at(now.boot_time),
         }));
     }
-    let lost_at_most_s = ending.close_segments(report, clock.uncertain().is_some());
+    let lost_at_most_s = ending.close_segments(report, rebooted);
     let ended_s = ending.manifest.ended_s.unwrap_or_else(|| ending.manifest.last_s());
     let repaired: Vec<String> = report.repaired().map(str::to_owned).collect();
     if !had_ended || !repaired.is_empty() {
         let at_s = clock.at(now.boot_time).max(ended_s);
         ending.add(Record::RecoveryDone(Recovery { at_s, lost_at_most_s, repaired }));
         let problems = problems(report);
-        ending.add(Record::Verified { verified: Some(problems.is_empty()), problems });
+        // Of what is yet to come nobody knows whether it is whole.
+        if !keep || !problems.is_empty() {
+            ending.add(Record::Verified { verified: Some(problems.is_empty()), problems });
+        }
     }
-    if !had_ended {
-        ending.add(Record::SessionEnded {
-            ended_s,
-            end_reason: EndReason::Restarted.into(),
-            stopped_by: None,
-            state: SessionState::Complete.into(),
-        });
+    if !had_ended && keep {
+        ending.end_states(ended_s);
+    } else if !had_ended {
+        ending.end();
     }
     let has_news = ending.lines.len() > 1;
     if has_news {
@@ -129,16 +137,49 @@ fn conclude(
         let manifest = &ending.manifest;
         let ended =
             manifest.epoch.as_micros().saturating_add(i64::try_from(ended_s.as_micros()).unwrap_or(i64::MAX));
-        report.outcome = SessionOutcome::Recovered(Unfinished {
+        let unfinished = Unfinished {
             session_id: manifest.session_id.clone(),
             room_id: manifest.room.id.clone(),
             call_id: manifest.call_id.clone(),
             call_kind: manifest.call_kind.clone(),
             ended: recorder_core::manifest::Utc::from_micros(ended),
             lost_at_most_s,
-        });
+        };
+        report.outcome =
+            if keep { SessionOutcome::Kept(unfinished) } else { SessionOutcome::Recovered(unfinished) };
     }
     Ok(())
+}
+
+/// What a kept session's journal says.
+///
+/// # Errors
+/// When there is no journal, or when it is no session's, or another's: for people.
+pub fn read_left(folder: &Path, session: &SessionId) -> Result<Folded, String> {
+    let journal = read_journal(folder)?;
+    if journal.manifest.session_id != *session {
+        return Err("it is another session's folder".to_owned());
+    }
+    Ok(journal)
+}
+
+/// Ends a session that was kept open and that nobody goes on with, where the recorder last knew of it. The room that it
+/// was in.
+///
+/// # Errors
+/// When its journal cannot be read or written: for people.
+pub fn end_kept(folder: &Path, session: &SessionId) -> Result<String, String> {
+    let journal = read_left(folder, session)?;
+    let mut ending = Ending { manifest: journal.manifest, lines: Vec::new() };
+    if ending.manifest.ended_s.is_none() {
+        if !journal.ends_with_newline {
+            ending.lines.push(b'\n');
+        }
+        ending.end();
+        append_synced(folder, &ending.lines).map_err(|error| error.to_string())?;
+        write_snapshot(folder, &ending.manifest.to_json()).map_err(|error| error.to_string())?;
+    }
+    Ok(ending.manifest.room.id)
 }
 
 /// The manifest and the lines that lead to it.
@@ -159,6 +200,32 @@ impl Ending {
                 tracing::warn!(%error, "a record of the recovery does not fit the session");
                 false
             }
+        }
+    }
+
+    /// The session ends where the recorder last knew of it.
+    fn end(&mut self) {
+        let ended_s = self.manifest.last_s();
+        self.add(Record::SessionEnded {
+            ended_s,
+            end_reason: EndReason::Restarted.into(),
+            stopped_by: None,
+            state: SessionState::Complete.into(),
+        });
+    }
+
+    /// Signalled states end where the recorder last knew of them; they are signalled again to whoever goes on. A stay does
+    /// not end with a process of ours.
+    fn end_states(&mut self, at_s: Seconds) {
+        let open: Vec<_> = self
+            .manifest
+            .tracks()
+            .flat_map(|track| track.states.iter().map(|state| (track.id.clone(), state)))
+            .filter(|(_, state)| state.to_s.is_none())
+            .map(|(track, state)| Record::StateEnded { track, at_s, state: state.state.clone() })
+            .collect();
+        for record in open {
+            self.add(record);
         }
     }
 

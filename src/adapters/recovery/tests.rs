@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use recorder_actors::session::SessionStore;
 use recorder_core::ids::SessionId;
 use recorder_core::manifest::{
-    CallKind, ClockPoint, EndReason, Manifest, OpenedBecause, Record, RecorderInfo, Room, Seconds,
-    SegmentOpened, SegmentProgress, SessionOpened, SessionState, Utc, fold,
+    CallKind, ClockPoint, EndReason, Manifest, MediaState, OpenedBecause, Record, RecorderInfo, Room,
+    Seconds, SegmentOpened, SegmentProgress, SessionOpened, SessionState, Utc, fold,
 };
 use recorder_core::media::{Codec, MediaKind, Source};
 use recorder_core::mux::{AudioFormat, FinalFacts, MatroskaWriter, TrackHeader};
@@ -20,6 +20,10 @@ use crate::adapters::session_store::{FsSessionStore, SNAPSHOT};
 
 const FILE: &str = "ada-p1_microphone_0001.webm";
 const EPOCH: i64 = 1_795_359_845_123_456;
+
+fn none() -> HashSet<SessionId> {
+    HashSet::new()
+}
 
 fn now() -> Now {
     let utc = Utc::from_micros(EPOCH + 60_000_000);
@@ -137,7 +141,7 @@ fn a_killed_session_is_repaired_ended_and_told() {
     let recordings = tempfile::tempdir().expect("a folder");
     let media = sound();
     let folder = session_in(recordings.path(), &journal(), &media[..media.len() - 50]);
-    let report = recover(recordings.path(), &now()).expect("readable");
+    let report = recover(recordings.path(), &now(), &none()).expect("readable");
     assert!(!report.is_faulty(), "{report}");
 
     let manifest = snapshot(&folder);
@@ -166,13 +170,54 @@ fn a_killed_session_is_repaired_ended_and_told() {
 }
 
 #[test]
+fn a_session_that_is_to_go_on_is_repaired_and_stays_open() {
+    let recordings = tempfile::tempdir().expect("a folder");
+    let media = sound();
+    let muted = Record::StateBegan {
+        track: "p1-microphone-1".into(),
+        at_s: Seconds::new(3.0),
+        state: MediaState::Muted.into(),
+    };
+    let journal = [journal(), muted.to_line()].concat();
+    let folder = session_in(recordings.path(), &journal, &media[..media.len() - 50]);
+    let keep = HashSet::from([SessionId::from("s1")]);
+    let report = recover(recordings.path(), &now(), &keep).expect("readable");
+    let left = report.left_over();
+    assert_eq!(left.kept, [(SessionId::from("s1"), folder.clone())].into());
+    assert!(left.cut_off.is_empty());
+
+    let manifest = snapshot(&folder);
+    assert!(manifest.state.is(SessionState::Recording));
+    assert_eq!((manifest.ended_s, manifest.end_reason.clone()), (None, None));
+    assert_eq!(manifest.recoveries[0].repaired, [FILE]);
+    assert_eq!(manifest.integrity.verified, None, "what is to come is not known");
+    let segment = manifest.segment(FILE).expect("the segment");
+    assert!(segment.is_final && segment.ledger.balances(), "{segment:?}");
+    assert_eq!(manifest.participants[0].presence[0].left_s, None, "a restart of ours ends nobody's stay");
+    let state = &manifest.participants[0].tracks[0].states[0];
+    assert_eq!(state.to_s, Some(segment.end_s), "it is signalled again to whoever goes on");
+
+    // Nobody goes on with it.
+    assert_eq!(end_kept(&folder, &SessionId::from("s1")), Ok("!r:example.org".to_owned()));
+    let manifest = snapshot(&folder);
+    assert!(manifest.state.is(SessionState::Complete));
+    assert!(manifest.end_reason.as_ref().is_some_and(|reason| reason.is(EndReason::Restarted)));
+    assert_eq!(manifest.ended_s, Some(manifest.segment(FILE).expect("the segment").end_s));
+    assert_eq!(manifest.recoveries.len(), 1);
+    let folded = fold(&fs::read(folder.join(JOURNAL)).expect("the journal")).expect("a session");
+    assert_eq!((folded.problems, folded.manifest), (Vec::new(), manifest));
+    assert_eq!(end_kept(&folder, &SessionId::from("s1")), Ok("!r:example.org".to_owned()), "a second time");
+    assert!(end_kept(&folder, &SessionId::from("s2")).is_err(), "another session's folder");
+}
+
+#[test]
 fn a_second_recovery_changes_nothing() {
     let recordings = tempfile::tempdir().expect("a folder");
     let folder = session_in(recordings.path(), &journal(), &sound());
-    recover(recordings.path(), &now()).expect("readable");
+    recover(recordings.path(), &now(), &none()).expect("readable");
     let read = |name| fs::read(folder.join(name)).expect("readable");
     let before = (read(JOURNAL), read(SNAPSHOT), read(FILE));
-    let again = recover(recordings.path(), &now()).expect("readable");
+    let again = recover(recordings.path(), &now(), &none()).expect("readable");
     assert!(again.sessions.is_empty());
     assert_eq!(again.to_string(), "nothing to repair\n");
     let repaired = repair_directory(recordings.path(), &now()).expect("readable");
@@ -189,7 +234,7 @@ fn a_journal_torn_at_any_byte_still_gives_a_whole_session() {
     for end in (first_line - 1..=journal.len()).step_by(29) {
         let recordings = tempfile::tempdir().expect("a folder");
         let folder = session_in(recordings.path(), &journal[..end], &media);
-        let report = recover(recordings.path(), &now()).expect("readable");
+        let report = recover(recordings.path(), &now(), &none()).expect("readable");
         assert!(!report.sessions[0].files.is_empty());
         let manifest = snapshot(&folder);
         assert!(manifest.state.is(SessionState::Complete), "torn at {end}");
@@ -208,7 +253,7 @@ fn media_cut_at_any_byte_is_repaired_or_left_untouched_and_listed() {
     for end in (0..media.len()).step_by(1_009) {
         let recordings = tempfile::tempdir().expect("a folder");
         let folder = session_in(recordings.path(), &journal(), &media[..end]);
-        recover(recordings.path(), &now()).expect("readable");
+        recover(recordings.path(), &now(), &none()).expect("readable");
         let manifest = snapshot(&folder);
         let segment = manifest.segment(FILE).expect("the segment");
         if segment.is_final {
@@ -225,7 +270,7 @@ fn media_cut_at_any_byte_is_repaired_or_left_untouched_and_listed() {
 fn a_foreign_or_missing_file_is_listed_and_left_untouched() {
     let recordings = tempfile::tempdir().expect("a folder");
     let folder = session_in(recordings.path(), &journal(), b"RIFF no Matroska at all");
-    let report = recover(recordings.path(), &now()).expect("readable");
+    let report = recover(recordings.path(), &now(), &none()).expect("readable");
     assert!(report.is_faulty());
     assert_eq!(fs::read(folder.join(FILE)).expect("readable"), b"RIFF no Matroska at all");
     assert!(snapshot(&folder).integrity.problems[0].problem.contains("Matroska"));
@@ -233,7 +278,7 @@ fn a_foreign_or_missing_file_is_listed_and_left_untouched() {
     let recordings = tempfile::tempdir().expect("a folder");
     let folder = session_in(recordings.path(), &journal(), &[]);
     fs::remove_file(folder.join(FILE)).expect("removed");
-    recover(recordings.path(), &now()).expect("readable");
+    recover(recordings.path(), &now(), &none()).expect("readable");
     assert_eq!(snapshot(&folder).integrity.problems[0].problem, "the file is missing");
 }
 
@@ -248,7 +293,7 @@ fn a_name_in_the_journal_never_leads_out_of_the_folder() {
     let folder = session_in(recordings.path(), &journal, &sound());
     fs::remove_file(folder.join(FILE)).expect("removed");
     symlink(&outside, folder.join(FILE)).expect("a link");
-    recover(recordings.path(), &now()).expect("readable");
+    recover(recordings.path(), &now(), &none()).expect("readable");
     assert_eq!(fs::read(&outside).expect("readable"), torn);
     assert_eq!(snapshot(&folder).integrity.verified, Some(false));
 }
@@ -259,7 +304,7 @@ fn folders_behind_links_are_not_entered() {
     let folder = session_in(elsewhere.path(), &journal(), &sound());
     let recordings = tempfile::tempdir().expect("a folder");
     symlink(elsewhere.path().join("room-12345678"), recordings.path().join("room")).expect("a link");
-    assert!(recover(recordings.path(), &now()).expect("readable").sessions.is_empty());
+    assert!(recover(recordings.path(), &now(), &none()).expect("readable").sessions.is_empty());
     assert!(!folder.join(SNAPSHOT).exists());
 }
 
@@ -270,7 +315,7 @@ fn after_a_reboot_up_to_five_seconds_and_what_the_journal_knew_may_be_lost() {
     // Two seconds of sound are on the medium, the journal knew of four.
     let folder = session_in(recordings.path(), &journal(), &media[..media.len() * 2 / 5]);
     let now = Now { boot_id: "another".to_owned(), boot_time: BootTime(5_000_000_000), ..now() };
-    recover(recordings.path(), &now).expect("readable");
+    recover(recordings.path(), &now, &none()).expect("readable");
     let recovery = &snapshot(&folder).recoveries[0];
     let lost = recovery.lost_at_most_s;
     assert!(lost > Seconds::new(6.5) && lost < Seconds::new(8.0), "{lost}");
@@ -281,7 +326,7 @@ fn after_a_reboot_up_to_five_seconds_and_what_the_journal_knew_may_be_lost() {
 fn a_folder_without_a_usable_journal_still_gets_whole_files() {
     let recordings = tempfile::tempdir().expect("a folder");
     let folder = session_in(recordings.path(), b"garbage\n", &sound());
-    let report = recover(recordings.path(), &now()).expect("readable");
+    let report = recover(recordings.path(), &now(), &none()).expect("readable");
     assert!(matches!(report.sessions[0].outcome, SessionOutcome::NoJournal { .. }));
     assert_eq!(report.sessions[0].repaired().count(), 1);
     assert!(!folder.join(SNAPSHOT).exists());
@@ -293,7 +338,7 @@ fn checksums_are_filled_once_the_session_has_ended() {
     let folder = session_in(recordings.path(), &journal(), &sound());
     let pace = Pace::new(Pace::DEFAULT_BYTES_PER_SECOND);
     assert!(matches!(hash_session(&folder, &pace), Err(HashError::NotEnded)));
-    recover(recordings.path(), &now()).expect("readable");
+    recover(recordings.path(), &now(), &none()).expect("readable");
     assert_eq!(hash_session(&folder, &pace).expect("readable"), 1);
     let manifest = snapshot(&folder);
     let sha256 = manifest.segment(FILE).and_then(|segment| segment.sha256.clone()).expect("a checksum");
@@ -309,7 +354,7 @@ fn checksums_are_filled_once_the_session_has_ended() {
 fn a_checksum_job_ends_when_told_and_keeps_its_pace() {
     let recordings = tempfile::tempdir().expect("a folder");
     let folder = session_in(recordings.path(), &journal(), &sound());
-    recover(recordings.path(), &now()).expect("readable");
+    recover(recordings.path(), &now(), &none()).expect("readable");
     let began = Instant::now();
     let size = fs::metadata(folder.join(FILE)).expect("the file").len();
     assert_eq!(hash_session(&folder, &Pace::new(size * 5)).expect("readable"), 1);
@@ -317,7 +362,7 @@ fn a_checksum_job_ends_when_told_and_keeps_its_pace() {
 
     let recordings = tempfile::tempdir().expect("a folder");
     let folder = session_in(recordings.path(), &journal(), &sound());
-    recover(recordings.path(), &now()).expect("readable");
+    recover(recordings.path(), &now(), &none()).expect("readable");
     let pace = Pace::new(1);
     pace.stop();
     assert_eq!(hash_session(&folder, &pace).expect("readable"), 0);
@@ -386,7 +431,7 @@ fn ten_gigabytes_are_repaired_within_ten_seconds() {
     let size = sparse(&folder.join(FILE));
     assert!(size > 10_000_000_000, "{size}");
     let began = Instant::now();
-    let report = recover(recordings.path(), &now()).expect("readable");
+    let report = recover(recordings.path(), &now(), &none()).expect("readable");
     let took = began.elapsed();
     assert!(!report.is_faulty(), "{report}");
     assert!(took < Duration::from_secs(10), "{took:?}");

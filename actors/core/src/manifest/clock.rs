@@ -38,22 +38,22 @@ impl SessionClock {
     pub fn resume(journal: &Folded, boot_id: &str, now: BootTime, utc: Utc) -> Self {
         let opened = &journal.opened;
         let same_boot = |id: &str| !id.is_empty() && id == boot_id;
+        let began_here = same_boot(&opened.boot_id);
         let zero_ns = match &journal.process {
+            // A process's line is true to the microsecond, the opening to the last digit.
+            _ if began_here && opened.boot_time_ns > 0 => Some(i128::from(opened.boot_time_ns)),
             Some(process) if same_boot(&process.boot_id) => {
                 Some(i128::from(process.boot_time_ns) - i128::from(process.at_s.as_micros()) * 1000)
             }
-            _ if same_boot(&opened.boot_id) => Some(i128::from(opened.boot_time_ns)),
             _ => None,
         };
-        match zero_ns {
-            Some(zero_ns) => Self { zero_ns, epoch: opened.epoch, uncertain: None },
-            None => {
-                // A clock that was set back must not turn session time back.
-                let passed = Seconds::new(utc.seconds_since(opened.epoch)).max(journal.manifest.last_s());
-                let zero_ns = i128::from(now.as_nanos()) - i128::from(passed.as_micros()) * 1000;
-                Self { zero_ns, epoch: opened.epoch, uncertain: Some(REBOOT_UNCERTAINTY) }
-            }
-        }
+        let zero_ns = zero_ns.unwrap_or_else(|| {
+            // A clock that was set back must not turn session time back.
+            let passed = Seconds::new(utc.seconds_since(opened.epoch)).max(journal.manifest.last_s());
+            i128::from(now.as_nanos()) - i128::from(passed.as_micros()) * 1000
+        });
+        // What UTC has tied together once stays as uncertain as it was then.
+        Self { zero_ns, epoch: opened.epoch, uncertain: (!began_here).then_some(REBOOT_UNCERTAINTY) }
     }
 
     /// Session time of an instant; 0 for what lies before the epoch.

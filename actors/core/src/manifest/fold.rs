@@ -40,6 +40,13 @@ pub struct Folded {
     pub ends_with_newline: bool,
 }
 
+impl Folded {
+    /// The boot in which the last process had the session.
+    pub fn last_boot_id(&self) -> &str {
+        self.process.as_ref().map_or(&self.opened.boot_id, |process| &process.boot_id)
+    }
+}
+
 const PROBLEMS_LISTED: usize = 100;
 
 /// Applies every line of a journal. A torn last line, garbage, unknown and misplaced records are passed over

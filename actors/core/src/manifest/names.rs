@@ -46,6 +46,14 @@ pub fn media_file_name(participant_slug: &str, source: Source, number: u32, code
     format!("{participant_slug}_{}_{number:04}.{}", source.name(), codec.extension())
 }
 
+/// The participant's slug, the source's name and the number of a [media file's name](media_file_name).
+pub fn parse_media_file_name(name: &str) -> Option<(&str, &str, u32)> {
+    let (stem, _) = name.rsplit_once('.')?;
+    let (rest, number) = stem.rsplit_once('_')?;
+    let (slug, source) = rest.rsplit_once('_')?;
+    Some((slug, source, number.parse().ok()?))
+}
+
 fn with_suffix(name: &str, otherwise: &str, suffix: &str) -> String {
     let slug = slug(name, SLUG_BYTES - 1 - suffix.len());
     let name = if slug.is_empty() { otherwise } else { &slug };
