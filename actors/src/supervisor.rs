@@ -11,7 +11,7 @@ use recorder_core::call::{
     CallDesk, CallEnd, CallSignal, DeskAction, OneToOne, Refusal, RoomEvent, is_call_event,
 };
 use recorder_core::ids::CallKey;
-use recorder_core::manifest::CallKind;
+use recorder_core::manifest::{CallKind, EndReason};
 use recorder_core::time::BootTime;
 use tokio::sync::{Semaphore, watch};
 
@@ -183,7 +183,10 @@ impl SupervisorActor {
             && let Some(room) = self.room(&place.shared.room)
         {
             let (saved, participants, reason) = place.shared.outcome();
-            room.ended(saved, participants, reason);
+            // A session that the next process may go on with has not ended for its room.
+            if reason != EndReason::Shutdown {
+                room.ended(saved, participants, reason);
+            }
         }
         place.slot.remove();
         self.shared.world.board.remove_call(key);

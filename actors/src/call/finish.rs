@@ -13,7 +13,7 @@ use super::slot::CallShared;
 use crate::clock_fit;
 use crate::observe::{Severity, Totals};
 use crate::ports::DiskLevel;
-use crate::session::SessionEnd;
+use crate::session::{SessionEnd, SessionHandle};
 use crate::supervise::lock;
 
 /// What remains when every file is closed; resolves when the call is done.
@@ -28,8 +28,12 @@ pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
                 clock_fit::recompute(&session, &peer.sender_clock, &files);
             }
         }
-        end_stays(&shared, &session, leave_reason(end));
         let reason = end_reason(end, *world.disk.borrow());
+        if shared.kind != CallKind::OneToOne && end == CallEnd::Shutdown {
+            suspend(&shared, &session, reason).await;
+            return done(&shared).await;
+        }
+        end_stays(&shared, &session, leave_reason(end));
         let end_of_session = SessionEnd::because(reason);
         let saved = match session.finish(end_of_session).await {
             Ok(manifest) => crate::snapshot::saved(&manifest),
@@ -45,6 +49,21 @@ pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
         world.board.happened(world.clock.utc_micros(), Severity::Info, saved_text(&shared, saved));
         world.sessions.finished(session.folder());
     }
+    done(&shared).await;
+}
+
+/// The process ends and its group call goes on: the session stays open for the next process, which ends it if the call is
+/// over by then. Its files are whole.
+async fn suspend(shared: &CallShared, session: &SessionHandle, reason: EndReason) {
+    if let Err(error) = session.written().await {
+        tracing::error!(call = %shared.key, %error, "what a session knows could not all be written");
+    }
+    let saved = crate::snapshot::saved(&session.manifest());
+    *lock(&shared.saved) = Some((saved, reason));
+}
+
+async fn done(shared: &CallShared) {
+    let world = &shared.world;
     Totals::count(&world.board.totals.calls_ended);
     world.board.remove_call(shared.key);
     // A hang-up that did not get out is left to the next start.
