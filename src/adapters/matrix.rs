@@ -39,7 +39,7 @@ use recorder_actors::observe::Board;
 use recorder_actors::ports::{Clock, TurnServer};
 use recorder_core::time::BootTime;
 use serde_json::Value;
-use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -199,7 +199,7 @@ impl MatrixAccount {
         let (out, deliveries) = mpsc::channel(DELIVERIES);
         let (done, taken) = mpsc::channel(1);
         let (handled, acknowledged) = watch::channel(0);
-        let news = Arc::new(Notify::new());
+        let news = Arc::<invites::News>::default();
         let stop = CancellationToken::new();
         let (state, state_seen) = watch::channel(initial_state(&client));
         board.account.store(Arc::new(state.borrow().snapshot()));

@@ -157,6 +157,7 @@ async fn what_cannot_be_decrypted_is_told_once_and_holds_up_neither_commands_nor
     let there = late.client.get_room(meeting.room.room_id()).unwrap();
     late.joined(&there, &meeting.bot).await;
     let sealed = late.send(meeting.room.room_id(), "m.room.message", text("!record start")).await;
+    assert!(proxy.held().await > 0);
     let undecrypted = || meeting.recorder.board.totals.undecrypted_events.load(Ordering::Relaxed);
     late.until(async |_| (undecrypted() >= 1).then_some(())).await;
 

@@ -109,8 +109,10 @@ async fn we_share_in_a_call_where_the_powers_allow_it() {
     );
 
     meeting.open_calls().await;
-    let levels = meeting.running.event(|event| event.event_type == "m.room.power_levels").await;
-    assert_eq!(levels.content["events"][CALL_MEMBER], 0);
+    let opened = |event: &RoomEvent| {
+        event.event_type == "m.room.power_levels" && event.content["events"][CALL_MEMBER] == 0
+    };
+    meeting.running.event(opened).await;
     let after = meeting.rooms.powers(meeting.id.clone()).await.unwrap();
     assert_eq!((after.own, after.call_member), (0, 0));
     send(share("r2")).await.unwrap();

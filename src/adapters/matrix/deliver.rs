@@ -23,7 +23,7 @@ use recorder_actors::observe::{Board, Totals};
 use recorder_actors::ports::Clock;
 use recorder_core::time::BootTime;
 use serde_json::value::RawValue;
-use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, info};
 
 use super::current::Current;
@@ -31,6 +31,7 @@ use super::event::{Head, is_call_event, is_said, is_wanted};
 use super::handled::Handled;
 use super::inbox::{Inbox, Lane, Limits, Taken};
 use super::interest::{Us, interesting};
+use super::invites::News;
 use super::to_device::Mailbox;
 use super::{Delivery, RoomEvent};
 
@@ -58,7 +59,7 @@ pub(super) struct Courier {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) board: Arc<Board>,
     pub(super) out: mpsc::Sender<Delivery>,
-    pub(super) invites: Arc<Notify>,
+    pub(super) invites: Arc<News>,
     pub(super) inbox: Inbox<RoomEvent, Sealed>,
     pub(super) lifetime: Duration,
     handled: Handled,
@@ -86,7 +87,7 @@ impl Courier {
         clock: Arc<dyn Clock>,
         board: Arc<Board>,
         out: mpsc::Sender<Delivery>,
-        invites: Arc<Notify>,
+        invites: Arc<News>,
         mailbox: Arc<Mailbox>,
         us: Us,
         progress: PathBuf,
@@ -192,7 +193,7 @@ impl Courier {
         self.batch += 1;
         let (now, utc) = (self.clock.now(), self.clock.utc_micros() / 1000);
         if !update.invited.is_empty() || self.first {
-            self.invites.notify_one();
+            self.invites.tell(update.invited.keys());
         }
         let current = Box::pin(self.current_states(&update)).await;
         for (room, state) in &current.events {

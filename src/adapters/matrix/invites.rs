@@ -4,7 +4,7 @@
 //! and a flood of them needs no queue.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use matrix_sdk::ruma::OwnedRoomId;
@@ -30,12 +30,31 @@ const GREETING_TIME: Duration = Duration::from_secs(30);
 /// Refused inviters that were logged; another one from them is only counted.
 const LOGGED: usize = 1000;
 
+/// Tells that there are invites, and which of them are new: of a room that we were invited to before, too.
+#[derive(Default)]
+pub(super) struct News {
+    fresh: Mutex<HashSet<OwnedRoomId>>,
+    told: Notify,
+}
+
+impl News {
+    pub(super) fn tell<'a>(&self, invited: impl Iterator<Item = &'a OwnedRoomId>) {
+        self.fresh().extend(invited.cloned());
+        self.told.notify_one();
+    }
+
+    /// A set cannot be left half-way changed by a panic.
+    fn fresh(&self) -> MutexGuard<'_, HashSet<OwnedRoomId>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 pub(super) struct Invites {
     pub(super) client: Client,
     pub(super) board: Arc<Board>,
     pub(super) allow: AllowList,
     pub(super) greeting: Greeting,
-    pub(super) news: Arc<Notify>,
+    pub(super) news: Arc<News>,
     pub(super) stop: CancellationToken,
 }
 
@@ -67,11 +86,14 @@ impl Invites {
         loop {
             let next = progress.values().filter_map(Progress::due).min();
             tokio::select! {
-                () = self.news.notified() => {}
+                () = self.news.told.notified() => {}
                 () = sleep_until(next) => {}
             }
+            let fresh = std::mem::take(&mut *self.news.fresh());
             let invited = self.client.invited_rooms();
-            progress.retain(|room, _| invited.iter().any(|invited| invited.room_id() == room));
+            progress.retain(|room, _| {
+                !fresh.contains(room) && invited.iter().any(|invited| invited.room_id() == room)
+            });
             for room in invited {
                 let id = room.room_id().to_owned();
                 if progress.get(&id).is_some_and(|known| !known.is_due()) {

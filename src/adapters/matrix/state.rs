@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use matrix_sdk::deserialized_responses::RawAnySyncOrStrippedState;
 use matrix_sdk::ruma::UserId;
+use matrix_sdk::ruma::api::client::state::get_state_event_for_key;
 use matrix_sdk::ruma::events::StateEventType;
 use matrix_sdk::{Client, Room};
 use recorder_actors::ports::{Relation, RoomPowers};
@@ -68,7 +69,15 @@ impl MatrixAccount {
             Some(name) => Some(name.to_owned()),
             None => profile_name(&self.shared.client, limit).await?,
         };
-        let earlier = state_content(&room, StateEventType::RoomMember, own.as_str()).await;
+        // Not from the store: it may not know yet what we sent a moment ago.
+        let request = get_state_event_for_key::v3::Request::new(
+            room.room_id().to_owned(),
+            StateEventType::RoomMember,
+            own.to_string(),
+        );
+        let client = &self.shared.client;
+        let answer = persist(room_id, limit, || client.send(request.clone()).into_future()).await?;
+        let earlier = serde_json::from_str::<Value>(answer.into_content().json().get()).ok();
         let mut member = earlier.filter(Value::is_object).unwrap_or_else(|| json!({}));
         if member.get("displayname").and_then(Value::as_str) == name.as_deref() {
             return Ok(());
