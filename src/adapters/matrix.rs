@@ -209,17 +209,16 @@ impl MatrixAccount {
         let updates = client.subscribe_to_all_room_updates();
         let progress = settings.state_dir.join("inbox.json");
         let us = interest::Us { user_id: initial_state(&client).user_id, ..interest::Us::default() };
-        let courier = deliver::Courier::new(
-            client.clone(),
-            Arc::clone(&clock),
-            Arc::clone(&board),
+        let parts = deliver::Parts {
+            client: client.clone(),
+            clock: Arc::clone(&clock),
+            board: Arc::clone(&board),
             out,
-            Arc::clone(&news),
+            invites: Arc::clone(&news),
             mailbox,
-            us.clone(),
-            progress,
-        );
-        let courier = Box::pin(courier).await;
+            us: us.clone(),
+        };
+        let courier = Box::pin(deliver::Courier::new(parts, progress)).await;
         let inputs = deliver::Inputs { updates, done: taken, acknowledged };
         let invites = invites::Invites {
             client: client.clone(),

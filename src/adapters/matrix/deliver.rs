@@ -75,6 +75,17 @@ pub(super) struct Courier {
     pub(super) first: bool,
 }
 
+/// What the courier works with.
+pub(super) struct Parts {
+    pub(super) client: Client,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) board: Arc<Board>,
+    pub(super) out: mpsc::Sender<Delivery>,
+    pub(super) invites: Arc<News>,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) us: Us,
+}
+
 pub(super) struct Inputs {
     pub(super) updates: broadcast::Receiver<RoomUpdates>,
     pub(super) done: mpsc::Receiver<SyncDone>,
@@ -82,16 +93,9 @@ pub(super) struct Inputs {
 }
 
 impl Courier {
-    pub(super) async fn new(
-        client: Client,
-        clock: Arc<dyn Clock>,
-        board: Arc<Board>,
-        out: mpsc::Sender<Delivery>,
-        invites: Arc<News>,
-        mailbox: Arc<Mailbox>,
-        us: Us,
-        progress: PathBuf,
-    ) -> Self {
+    /// `progress` is the file of what was handled.
+    pub(super) async fn new(parts: Parts, progress: PathBuf) -> Self {
+        let Parts { client, clock, board, out, invites, mailbox, us } = parts;
         let limits = Limits::default();
         let mut inbox = Inbox::new(limits);
         let (handled, earlier) = Handled::load(progress, limits.lifetime, clock.utc_micros());
