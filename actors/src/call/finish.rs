@@ -55,7 +55,7 @@ pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
 /// The process ends and its group call goes on: the session stays open for the next process, which ends it if the call is
 /// over by then. Its files are whole.
 async fn suspend(shared: &CallShared, session: &SessionHandle, reason: EndReason) {
-    if let Err(error) = session.written().await {
+    if let Err(error) = session.suspend().await {
         tracing::error!(call = %shared.key, %error, "what a session knows could not all be written");
     }
     let saved = crate::snapshot::saved(&session.manifest());

@@ -1,6 +1,6 @@
 //! Who is in a call: participants with their stays, the leg that carries each, and the PeerActor's place.
 
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -105,10 +105,25 @@ impl CallShared {
             }
         }
         drop(people);
+        self.settle_earlier_stays(&session);
         self.tell_session(&session);
         for (key, person) in lock(&self.people).iter_mut() {
             self.keep_peer(&session, &key.user, person, ending);
         }
+    }
+
+    /// Once it is known who is there: who was there when the last process ended and is not now, left meanwhile.
+    fn settle_earlier_stays(&self, session: &SessionHandle) {
+        let known =
+            lock(&self.shown).is_some() && lock(&self.inbox).is_empty() && self.everyone_has_a_place();
+        if self.resume.is_none() || !known || self.stays_settled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let there: Vec<_> = lock(&self.people)
+            .values()
+            .filter_map(|person| Some(person.place.as_ref()?.id.clone()))
+            .collect();
+        session.end_stays_of_the_gone(&there);
     }
 
     /// A participant's first sight: in the manifest, in the tree, and the caller of a 1:1 call is told.

@@ -50,10 +50,26 @@ impl CallShared {
             }
         }
         // At once, and not when the CallActor looks next.
-        for (key, person) in lock(&self.people).iter() {
-            if key.user == user
-                && let (Some(place), Some(peer)) = (&person.place, person.peer())
+        let session = lock(&self.session).clone();
+        for (key, person) in lock(&self.people).iter_mut().filter(|(key, _)| key.user == user) {
+            let peer = person.peer();
+            let party = person.party.clone();
+            let Some(place) = &mut person.place else { continue };
+            if !opted_out
+                && std::mem::take(&mut place.hidden)
+                && let Some(session) = &session
             {
+                // Before the first file, whose name it decides.
+                session.tell(Record::ParticipantRenamed {
+                    participant: place.id.clone(),
+                    user_id: Some(key.user.clone()),
+                    device_id: key.device.clone(),
+                    party_id: party,
+                    display_name: Some(place.name.clone()),
+                });
+                place.slot.rename(&place.name);
+            }
+            if let Some(peer) = peer {
                 peer.set_opted_out(opted_out);
                 place.slot.nudge();
             }

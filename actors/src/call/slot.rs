@@ -137,6 +137,8 @@ pub struct CallShared {
     pub(super) outbox: Outbox,
     /// What we show in a group call.
     pub(super) tile: Option<Tile>,
+    /// Stays that an earlier process left open were looked at.
+    pub(super) stays_settled: AtomicBool,
     /// The session of an earlier process that this call goes on with.
     pub(super) resume: Option<SessionId>,
     /// Users of the room who are not to be recorded.
@@ -225,6 +227,7 @@ impl CallShared {
             names: Mutex::default(),
             room_facts: Mutex::default(),
             tile,
+            stays_settled: AtomicBool::new(false),
             resume: order.resume,
             opted_out: Mutex::new(order.opted_out),
             to_tell: Mutex::default(),
