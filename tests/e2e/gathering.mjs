@@ -99,12 +99,13 @@ export class Gathering {
       await person.appendGroupTruth(world.truthFile, world.recorderId);
   }
 
-  /** Judges a session by what was sent to the recorder while it ran. */
-  async judge({ directory, manifest }, options = {}) {
+  /** Judges a session by what was sent to the recorder while it ran; `only`: of these frames. */
+  async judge({ directory, manifest }, { only = () => true, ...options } = {}) {
     const from = Date.parse(manifest.epoch);
     const to = from + manifest.ended_s * 1000;
     return this.world.judge(directory, {
-      of: ({ call_id, at }) => call_id === this.conf && at > from - 1000 && at < to + 3000,
+      of: (frame) =>
+        frame.call_id === this.conf && frame.at > from - 1000 && frame.at < to + 3000 && only(frame),
       endedAt: to - 300,
       ...options,
     });
