@@ -12,8 +12,8 @@ use recorder_core::ids::CallKey;
 use recorder_core::manifest::{CallKind, EndReason, EventKind};
 use recorder_core::mesh::{CALL_EVENT, Gathering, MEMBER_EVENT, Roster, without_device};
 use recorder_core::room::{
-    self, Authority, Closing, Ended, GatheringView, MessageTag, Powers, Progress, Reaction, Room, RoomAction,
-    Said,
+    self, Activity, Authority, Closing, Ended, GatheringView, MessageTag, Powers, Progress, Reaction, Room,
+    RoomAction, Said,
 };
 use serde_json::{Map, Value};
 
@@ -189,6 +189,9 @@ impl RoomPlace {
             // First it is settled whether that session goes on.
             return;
         }
+        if self.is_terminated() {
+            self.step(|machine| machine.close(Closing::CallTerminated, now));
+        }
         let view = self.gathering().and_then(|gathering| {
             let ended = gathering.terminated.is_some();
             let there = gathering.members.iter().filter(|_| !deserted);
@@ -203,6 +206,15 @@ impl RoomPlace {
             self.step(|machine| machine.recording(progress, now));
         }
         self.step(|machine| machine.tick(now));
+    }
+
+    /// The call that is being recorded was ended for everybody.
+    fn is_terminated(&self) -> bool {
+        let machine = lock(&self.machine);
+        let running =
+            machine.durable().running.as_ref().filter(|_| machine.activity() == Activity::Recording);
+        let gathering = running.and_then(|running| self.gathering_of(&running.call_id));
+        gathering.is_some_and(|gathering| gathering.terminated.is_some())
     }
 
     /// The session that the last process left open: goes on if its call does. To be asked once the room's state is

@@ -196,10 +196,9 @@ describe('group calls', () => {
   test('the same people are recorded in two rooms at once, and only as far as they want', async () => {
     const [dora, emil] = await open(world, 'dora', 'emil');
     const [dora2, emil2] = await open(world, 'dora', 'emil');
-    const room = (name) => ({ name, users: { [dora.userId]: 100 } });
     const [quiet, loud] = await Promise.all([
-      Gathering.open(world, dora, [emil], room('Quiet')),
-      Gathering.open(world, dora2, [emil2], room('Loud')),
+      Gathering.open(world, dora, [emil], { name: 'Quiet' }),
+      Gathering.open(world, dora2, [emil2], { name: 'Loud' }),
     ]);
 
     // Objects before anything begins; and every call is recorded there.
