@@ -192,20 +192,29 @@ impl RoomPlace {
         if self.is_terminated() {
             self.step(|machine| machine.close(Closing::CallTerminated, now));
         }
-        let view = self.gathering().and_then(|gathering| {
-            let ended = gathering.terminated.is_some();
+        let view = self.attended().map(|gathering| {
             let there = gathering.members.iter().filter(|_| !deserted);
-            (!ended).then(|| GatheringView {
+            GatheringView {
                 members: there.map(|member| member.user.clone()).collect(),
                 call_id: gathering.conf_id,
                 kind: CallKind::Mesh,
-            })
+            }
         });
         self.step(|machine| machine.gathering(view, now));
         if let Some(progress) = progress {
             self.step(|machine| machine.recording(progress, now));
         }
         self.step(|machine| machine.tick(now));
+    }
+
+    /// The call that matters here: the one that is recorded for as long as somebody is in it, else the newest one.
+    fn attended(&self) -> Option<Gathering> {
+        let running = lock(&self.machine).durable().running.as_ref().map(|running| running.call_id.clone());
+        running
+            .and_then(|call_id| self.gathering_of(&call_id))
+            .filter(|gathering| !gathering.members.is_empty())
+            .or_else(|| self.gathering())
+            .filter(|gathering| gathering.terminated.is_none())
     }
 
     /// The call that is being recorded was ended for everybody.
@@ -223,12 +232,9 @@ impl RoomPlace {
         let record = lock(&self.unfinished).take()?;
         let now = self.world.clock.now();
         let running = record.durable.running.as_ref()?;
-        let gathering = self.gathering();
-        let there = gathering.is_some_and(|gathering| {
-            gathering.conf_id == running.call_id
-                && gathering.terminated.is_none()
-                && !gathering.members.is_empty()
-        });
+        let there = self
+            .gathering_of(&running.call_id)
+            .is_some_and(|gathering| gathering.terminated.is_none() && !gathering.members.is_empty());
         if there {
             self.step(|machine| machine.start_restored(now));
             return Some(record);
@@ -238,12 +244,6 @@ impl RoomPlace {
         }
         self.ended(Saved::default(), 0, EndReason::Restarted);
         None
-    }
-
-    /// The call that is being recorded was ended by its event.
-    pub(crate) fn terminated(&self) {
-        let now = self.world.clock.now();
-        self.step(|machine| machine.close(Closing::CallTerminated, now));
     }
 
     /// Takes back what an earlier process left of our membership.

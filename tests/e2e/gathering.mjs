@@ -9,15 +9,15 @@ import { until } from './processes.mjs';
 const media = { width: 160, height: 90, framesPerSecond: 15 };
 
 export class Gathering {
-  /** A room of `host` with everybody and the recorder in it, and a call that nobody is in. `room`: more for createGroupRoom. */
-  static async open(world, host, guests, { name = 'A gathering', call = true, ...room } = {}) {
+  /** A room of `host` with everybody and the recorder in it, and a call that nobody is in. `invite`: people without a page. */
+  static async open(world, host, guests, { name = 'A gathering', invite: others = [] } = {}) {
     const gathering = new Gathering();
     Object.assign(gathering, { world, host, people: [host, ...guests] });
-    const invite = [...guests.map(({ userId }) => userId), world.recorderId];
-    gathering.room = await host.do('createGroupRoom', { name, invite, ...room });
+    const invite = [...[...guests, ...others].map(({ userId }) => userId), world.recorderId];
+    gathering.room = await host.do('createGroupRoom', { name, invite });
     await Promise.all(guests.map((guest) => guest.do('joinRoom', gathering.room)));
     await host.do('waitForJoin', gathering.room, world.recorderId, 20_000);
-    if (call) gathering.conf = await host.do('createGroupCall', gathering.room);
+    gathering.conf = await host.do('createGroupCall', gathering.room);
     return gathering;
   }
 

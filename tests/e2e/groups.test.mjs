@@ -6,6 +6,7 @@ import { after, before, describe, test } from 'node:test';
 
 import { Gathering, firstMedia, median, open, sources } from './gathering.mjs';
 import { seconds } from './expect.mjs';
+import { CALL, MEMBER, calls, device, memberOf, members, setStates, signals, toDevice } from './nonsense.mjs';
 import { leave, until } from './processes.mjs';
 import { World } from './world.mjs';
 
@@ -270,5 +271,105 @@ describe('group calls', () => {
     assert.notEqual(second.directory, first.directory);
     assert.equal((await quiet.sessions()).length, 2);
     await Promise.all([dora, emil, dora2, emil2].map((person) => person.close()));
+  });
+
+  test('nonsense around a call harms nobody, and every way to lose it is a clean end', async () => {
+    const [fay, gus] = await open(world, 'fay', 'gus');
+    const raws = await Promise.all(
+      ['hana', 'max'].map(async (name) => world.synapse.login(await world.user(name), 'raw')),
+    );
+    const stranger = await world.synapse.login(await world.synapse.createUser('zoe'), 'raw');
+    const [hana, max] = raws;
+    const call = await Gathering.open(world, fay, [gus], { name: 'Busy', invite: [hana, max, stranger] });
+    for (const api of [...raws, stranger]) await api.join(call.room);
+    await call.join(fay, gus);
+    const begun = await call.start();
+    await Promise.all([fay, gus].map((one) => one.do('connectedTo', world.recorderId)));
+
+    // Words.
+    for (const text of ['!record strat', '!RECORD  Help', '!recrod start', '!record １', '!record start now please', '!'])
+      await hana.send(call.room, 'm.room.message', { msgtype: 'm.text', body: text });
+    await call.answer(fay, ({ body }) => /Did you mean `!record start`/.test(body), begun.at);
+    const long = { msgtype: 'm.text', body: `!record ${'x'.repeat(60_000)}` };
+    await max.send(call.room, 'm.room.message', long);
+    for (let times = 0; times < 3; times += 1)
+      await stranger.send(call.room, 'm.room.message', { msgtype: 'm.text', body: '!record stop' });
+    await call.answer(fay, ({ body }) => /not on the list.*ask @boss:localhost/s.test(body), begun.at);
+
+    // States and signals.
+    const { own, session } = await until('our own membership', async () => {
+      const content = await fay.do('stateOf', call.room, MEMBER, world.recorderId);
+      const [entry] = content['m.calls'][0]['m.devices'];
+      return { own: entry.device_id, session: entry.session_id };
+    });
+    const { sdp } = { sdp: await fay.do('makeOffer') };
+    const flood = async () => {
+      for (let round = 0; round < 15; round += 1) {
+        const sent = signals(call.conf, session, sdp).map(([type, content]) =>
+          toDevice(hana, type, world.recorderId, own, content),
+        );
+        await Promise.all(sent);
+      }
+    };
+    const [taken] = await Promise.all([
+      setStates(hana, call.room, MEMBER, hana.userId, members(call.conf)),
+      setStates(max, call.room, CALL, 'no-call', calls()),
+      flood(),
+    ]);
+    assert.ok(taken > 60, `${taken} member events were taken`);
+    await setStates(hana, call.room, MEMBER, hana.userId, [memberOf(call.conf, [device('RAW')])]);
+    await flood();
+    await setStates(hana, call.room, MEMBER, hana.userId, [{}]);
+    // A newer call in the room is not the one that people are in.
+    await setStates(max, call.room, CALL, 'newer', [{ 'm.intent': 'm.room', 'm.type': 'm.video' }]);
+    // What the bot may do here is taken away; it needs nothing to go on.
+    const levels = await fay.do('stateOf', call.room, 'm.room.power_levels', '');
+    const strict = { ...levels, events: { ...levels.events, [MEMBER]: 50 } };
+    await fay.do('sendState', call.room, 'm.room.power_levels', '', strict);
+    await seconds(7);
+    await fay.do('sendState', call.room, 'm.room.power_levels', '', levels);
+    const busy = await call.stop();
+    await call.takeTruth();
+    assert.equal(busy.manifest.end_reason, 'stopped');
+    await call.assertRight(busy, { cadence: 'offsets', offsetP95: Infinity });
+    await setStates(max, call.room, CALL, 'newer', [{ 'm.terminated': 'call_ended' }]);
+
+    // The bot is removed, and comes back when it is invited again.
+    const again = async () => {
+      const command = await call.start();
+      await call.session(({ state, epoch }) => state !== 'complete' && Date.parse(epoch) > command.at - 10_000);
+      await seconds(2.5);
+    };
+    await again();
+    await fay.do('kick', call.room, world.recorderId);
+    const kicked = await call.session();
+    assert.equal(kicked.manifest.end_reason, 'removed');
+    await fay.do('invite', call.room, world.recorderId);
+    await fay.do('waitForJoin', call.room, world.recorderId, 20_000);
+
+    await again();
+    await fay.do('terminateGroupCall');
+    const terminated = await call.session();
+    assert.equal(terminated.manifest.end_reason, 'terminated');
+    await call.answer(fay, ({ body }) => /The recording has ended: the call was ended/.test(body), begun.at);
+    await call.takeTruth();
+    await call.assertRight(terminated, { content: false });
+
+    // The event of the next call is deleted, which its people do not notice; then the room is replaced.
+    call.conf = await fay.do('createGroupCall', call.room);
+    await until('the next call', async () => (await gus.do('callIn', call.room)) === call.conf);
+    await call.join(fay, gus);
+    await again();
+    await fay.do('redactState', call.room, CALL, call.conf);
+    await seconds(2);
+    assert.equal((await world.recorder.calls()).length, 1, 'the recording went on');
+    const tombstone = { body: 'moved', replacement_room: '!new:localhost' };
+    await fay.do('sendState', call.room, 'm.room.tombstone', '', tombstone);
+    const replaced = await call.session();
+    assert.equal(replaced.manifest.end_reason, 'room_upgraded');
+    await call.takeTruth();
+    await call.assertRight(replaced, { content: false });
+    await until('no call', async () => (await world.recorder.calls()).length === 0);
+    await Promise.all([fay.close(), gus.close()]);
   });
 });

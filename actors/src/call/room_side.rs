@@ -112,10 +112,6 @@ impl CallShared {
         told && lock(&self.inbox).is_empty() && lock(&self.machine).present() == Some(0)
     }
 
-    pub(crate) fn is_ending(&self) -> bool {
-        lock(&self.ending).is_some()
-    }
-
     pub(crate) fn session_id(&self) -> Option<SessionId> {
         lock(&self.session).as_ref().map(|session| session.session_id().clone())
     }

@@ -98,9 +98,7 @@ impl SupervisorActor {
                 if let Some(session) = place.shared.session_id() {
                     room.session_is(&session, place.shared.started_utc_micros);
                 }
-                if self.show_members(&room, place) {
-                    room.terminated();
-                }
+                self.show_members(&room, place);
             }
             let deserted = call.is_some_and(|place| place.shared.is_deserted());
             room.look(progress, deserted);
@@ -119,13 +117,11 @@ impl SupervisorActor {
         lock(&self.shared.calls).get(&key).cloned()
     }
 
-    /// A running call hears who is in it, whenever that has changed. True if its event says that it is over.
-    fn show_members(&self, room: &RoomPlace, place: &CallPlace) -> bool {
+    /// A running call hears who is in it, whenever that has changed.
+    fn show_members(&self, room: &RoomPlace, place: &CallPlace) {
         let gathering = room.gathering_of(&place.shared.call_id);
-        let terminated = gathering.as_ref().is_some_and(|gathering| gathering.terminated.is_some());
         let members = gathering.map(|gathering| gathering.members).unwrap_or_default();
         place.shared.show_members(members, room.own_content());
-        terminated && !place.shared.is_ending()
     }
 
     fn obey(&self, room: &Arc<RoomPlace>, order: RoomOrder) {

@@ -50,14 +50,13 @@ export function groupMethods({ client, eventually, mark }) {
   }
 
   return {
-    async createGroupRoom({ name, invite = [], events = {}, users, preset = 'private_chat' }) {
+    async createGroupRoom({ name, invite }) {
       const { room_id } = await client().createRoom({
         name,
         invite,
-        preset,
+        preset: 'private_chat',
         power_level_content_override: {
-          events: { 'org.matrix.msc3401.call.member': 0, 'org.matrix.msc3401.call': 0, ...events },
-          ...(users && { users }),
+          events: { 'org.matrix.msc3401.call.member': 0, 'org.matrix.msc3401.call': 0 },
         },
       });
       await eventually('the new room in the sync', () => client().getRoom(room_id));
@@ -187,6 +186,17 @@ export function groupMethods({ client, eventually, mark }) {
     stateOf(roomId, type, stateKey) {
       return client().getRoom(roomId)?.currentState.getStateEvents(type, stateKey)?.getContent() ?? null;
     },
+
+    async kick(roomId, user) {
+      await client().kick(roomId, user);
+    },
+
+    async redactState(roomId, type, stateKey) {
+      const event = client().getRoom(roomId).currentState.getStateEvents(type, stateKey);
+      await client().redactEvent(roomId, event.getId());
+    },
+
+    callIn: (roomId) => client().getGroupCallForRoom(roomId)?.groupCallId ?? null,
 
     nameOf: (roomId, user) => client().getRoom(roomId)?.getMember(user)?.rawDisplayName ?? null,
     deviceId: () => client().getDeviceId(),
