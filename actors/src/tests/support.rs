@@ -90,6 +90,17 @@ impl FakeMedia {
         sender.send_replace(Arc::new(facts));
     }
 
+    /// Changes the facts of the connection that was made as the `number`th, from 0.
+    pub fn change_at(&self, number: usize, change: impl FnOnce(&mut ConnectionFacts)) {
+        let connections = self.connections.lock().unwrap();
+        let mut ids: Vec<_> = connections.keys().copied().collect();
+        ids.sort();
+        let sender = &connections[&ids[number]];
+        let mut facts = ConnectionFacts::clone(&sender.borrow());
+        change(&mut facts);
+        sender.send_replace(Arc::new(facts));
+    }
+
     pub fn stream(&self, mid: &str, codec: Codec) -> Arc<TrackRing> {
         let id = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
         TrackRing::new(StreamInfo {

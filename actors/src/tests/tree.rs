@@ -19,7 +19,7 @@ use super::support::{
 use crate::observe::{ActorKind, ActorState, Board};
 use crate::ports::{Clock, ConnectionState, DiskLevel, RoomPowers};
 use crate::supervise::{Check, Link, Slot};
-use crate::supervisor::{Deliver, Delivery, ShutDown, SupervisorActor, SupervisorShared};
+use crate::supervisor::{Deliver, Delivery, DeviceDelivery, ShutDown, SupervisorActor, SupervisorShared};
 use crate::world::{GroupSettings, Numbers, TreeSettings, World};
 
 /// Generation of every actor, by its path.
@@ -134,6 +134,23 @@ impl Tree {
         let deliveries = contents.into_iter().map(|content| self.delivery(event_type, CALLER, None, content));
         let message = Deliver { events: deliveries.collect(), batch_over: true, ..Deliver::default() };
         self.slot.addr().expect("a supervisor").send(message).await.expect("it lives");
+    }
+
+    /// A call event from a device to ours.
+    pub async fn to_device(&self, event_type: &str, sender: &str, content: Value) {
+        let device = DeviceDelivery {
+            sender: sender.into(),
+            event_type: event_type.into(),
+            content,
+            received: self.clock.now(),
+        };
+        let message = Deliver { devices: vec![device], batch_over: true, ..Deliver::default() };
+        self.slot.addr().expect("a supervisor").send(message).await.expect("it lives");
+    }
+
+    /// Milliseconds since 1970.
+    pub fn utc_ms(&self) -> i64 {
+        self.clock.utc_micros() / 1_000
     }
 
     fn delivery(

@@ -1,0 +1,238 @@
+//! A room whose call is recorded by command: people come, go, come back and object.
+
+use std::time::Duration;
+
+use recorder_core::media::Codec;
+use recorder_core::mesh::{CALL_EVENT, MEMBER_EVENT};
+use serde_json::{Value, json};
+
+use super::support::*;
+use crate::ports::ConnectionState;
+use crate::testing::{Point, arm};
+
+const CONF: &str = "conf";
+/// Below the bot's id, so that both call it.
+const ADA: &str = CALLER;
+const ALF: &str = "@alf:hs";
+
+/// A tree, and how many connections were made in it.
+struct Scene {
+    tree: Tree,
+    made: usize,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let tree = Tree::start();
+        let content = json!({"m.intent": "m.room", "m.type": "m.video"});
+        tree.event_of(CALL_EVENT, ADA, Some(CONF), content).await;
+        Self { tree, made: 0 }
+    }
+
+    async fn say(&self, user: &str, text: &str) -> bool {
+        self.tree.event("m.room.message", user, json!({"msgtype": "m.text", "body": text})).await
+    }
+
+    /// A device of the user is in the call, in the session named.
+    async fn member(&self, user: &str, session: &str) {
+        let device = json!({"device_id": "D", "session_id": session, "feeds": [{"purpose": "m.usermedia"}],
+            "expires_ts": self.tree.utc_ms() + 3_600_000});
+        let content = json!({"m.calls": [{"m.call_id": CONF, "m.devices": [device]}]});
+        self.tree.event_of(MEMBER_EVENT, user, Some(user), content).await;
+    }
+
+    async fn leaves(&self, user: &str) {
+        self.tree.event_of(MEMBER_EVENT, user, Some(user), json!({"m.calls": []})).await;
+    }
+
+    /// What we last published of ourselves.
+    fn own_devices(&self) -> Vec<Value> {
+        let published = self.tree.rooms.of(MEMBER_EVENT);
+        let calls = published.last().and_then(|content| content["m.calls"].as_array());
+        calls.into_iter().flatten().flat_map(|call| call["m.devices"].as_array().unwrap()).cloned().collect()
+    }
+
+    /// The user's device calls us and sends a voice and a picture.
+    async fn connect(&mut self, user: &str, session: &str) {
+        until("our membership", || self.own_devices().len() == 1).await;
+        let ours = self.own_devices()[0]["session_id"].clone();
+        let content = json!({"conf_id": CONF, "call_id": format!("{user}-{session}"), "version": "1",
+            "party_id": "D", "device_id": "D", "sender_session_id": session, "dest_session_id": ours, "seq": 0,
+            "lifetime": 60_000, "offer": {"type": "offer", "sdp": "v=0"},
+            "sdp_stream_metadata": {"user": {"purpose": "m.usermedia"}}});
+        let answers = self.answers();
+        self.tree.to_device("m.call.invite", user, content).await;
+        until("the answer", || self.answers() == answers + 1).await;
+        let media = &self.tree.media;
+        let (voice, picture) = (media.media("0", "user", Codec::Opus), media.media("1", "user", Codec::Vp8));
+        media.change_at(self.made, |facts| {
+            facts.state = ConnectionState::Connected;
+            facts.media = vec![voice, picture];
+        });
+        self.made += 1;
+    }
+
+    fn answers(&self) -> usize {
+        self.tree.rooms.of("m.call.answer").len()
+    }
+
+    async fn running(&self, segments: usize) {
+        until("the segments", || self.tree.segments.running().len() == segments).await;
+    }
+
+    /// Ada asks for a recording and sends.
+    async fn recorded() -> Self {
+        let mut scene = Self::start().await;
+        scene.member(ADA, "s1").await;
+        scene.say(ADA, "!record start").await;
+        scene.connect(ADA, "s1").await;
+        scene.running(2).await;
+        scene
+    }
+
+    async fn ended(&self, reason: &str) -> Value {
+        until("the end", || *self.tree.shared.running().borrow() == 0).await;
+        let manifest = serde_json::to_value(self.tree.manifest()).unwrap();
+        assert_eq!((&manifest["state"], &manifest["end_reason"]), (&json!("complete"), &json!(reason)));
+        until("the message", || self.tree.rooms.said("The recording has ended")).await;
+        until("our leave", || self.own_devices().is_empty()).await;
+        manifest
+    }
+}
+
+#[test]
+fn a_command_joins_the_call_tells_everybody_and_another_one_ends_it() {
+    on_paused_time(async {
+        let scene = Scene::recorded().await;
+        let rooms = &scene.tree.rooms;
+        until("the announcement", || rooms.said("recording has begun")).await;
+        assert_eq!(rooms.of("react"), [json!("✅")]);
+        assert_eq!(rooms.of("name"), [json!("● REC recorder")]);
+        scene.say(ADA, "!stop").await;
+        let manifest = scene.ended("stopped").await;
+        assert_eq!(manifest["call_kind"], "mesh");
+        assert_eq!(manifest["started_by"], ADA);
+        assert_eq!(manifest["participants"][0]["user_id"], ADA);
+        until("the name", || rooms.of("name").last() == Some(&Value::Null)).await;
+        assert!(scene.tree.media.all_closed());
+    });
+}
+
+#[test]
+fn start_waits_for_somebody_to_be_there() {
+    on_paused_time(async {
+        let mut scene = Scene::start().await;
+        scene.say(ADA, "!start").await;
+        until("the answer", || scene.tree.rooms.said("Nobody is in a call here yet")).await;
+        assert_eq!(scene.own_devices().len(), 0);
+        scene.member(ALF, "s1").await;
+        scene.connect(ALF, "s1").await;
+        scene.running(2).await;
+        scene.say(ADA, "!stop").await;
+        scene.ended("stopped").await;
+    });
+}
+
+#[test]
+fn who_comes_late_is_told_and_who_comes_back_goes_on_in_the_same_tracks() {
+    on_paused_time(async {
+        let mut scene = Scene::recorded().await;
+        scene.member(ALF, "s1").await;
+        scene.connect(ALF, "s1").await;
+        scene.running(4).await;
+        until("the late one to be told", || scene.tree.rooms.said("@alf:hs: this call is being recorded"))
+            .await;
+        scene.leaves(ALF).await;
+        scene.running(2).await;
+        scene.member(ALF, "s2").await;
+        scene.connect(ALF, "s2").await;
+        scene.running(4).await;
+        scene.say(ADA, "!stop").await;
+        let manifest = scene.ended("stopped").await;
+        let people = manifest["participants"].as_array().unwrap();
+        assert_eq!(people.len(), 2);
+        let stays = |at: usize| people[at]["presence"].as_array().unwrap().len();
+        assert_eq!((stays(0), stays(1)), (1, 2));
+        let begun = scene.tree.segments.all.lock().unwrap();
+        let of_alf: Vec<_> = begun.iter().filter(|segment| segment.track.starts_with("p2")).collect();
+        let because: Vec<_> = of_alf.iter().map(|segment| segment.because.as_str()).collect();
+        assert_eq!(because, ["first", "first", "reconnected", "reconnected"]);
+        assert_eq!(of_alf[0].track, of_alf[2].track);
+    });
+}
+
+#[test]
+fn an_objection_ends_the_files_of_that_user_and_of_nobody_else() {
+    on_paused_time(async {
+        let mut scene = Scene::recorded().await;
+        scene.member(ALF, "s1").await;
+        scene.connect(ALF, "s1").await;
+        scene.running(4).await;
+        scene.say(ALF, "!record optout").await;
+        scene.running(2).await;
+        assert!(scene.tree.segments.running().iter().all(|segment| segment.track.starts_with("p1")));
+        assert!(scene.tree.rooms.records.lock().unwrap().last().unwrap().1.durable.opted_out.contains(ALF));
+        scene.say(ADA, "!stop").await;
+        let manifest = scene.ended("stopped").await;
+        let kinds =
+            manifest["events"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap());
+        assert!(kinds.collect::<Vec<_>>().contains(&"opted_out"));
+    });
+}
+
+#[test]
+fn a_panic_of_the_supervisor_costs_one_batch_and_the_recording_goes_on() {
+    on_paused_time(async {
+        let mut scene = Scene::recorded().await;
+        arm(Point::SupervisorHandler, "supervisor", 1);
+        assert!(!scene.say(ADA, "!stop").await, "the supervisor failed while it read this");
+        scene.tree.mind_root();
+        until("the next supervisor", || {
+            scene.tree.mind_root();
+            scene.tree.slot.addr().is_some()
+        })
+        .await;
+        assert_eq!(scene.tree.segments.running().len(), 2);
+        scene.member(ALF, "s1").await;
+        scene.connect(ALF, "s1").await;
+        scene.running(4).await;
+        scene.say(ADA, "!stop").await;
+        scene.ended("stopped").await;
+        assert_eq!(scene.tree.segments.all.lock().unwrap().len(), 4, "no file was cut");
+    });
+}
+
+#[test]
+fn a_recording_ends_with_its_call_and_not_with_a_newer_one_in_the_room() {
+    on_paused_time(async {
+        let scene = Scene::recorded().await;
+        let call = json!({"m.intent": "m.room", "m.type": "m.video"});
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        scene.tree.event_of(CALL_EVENT, ALF, Some("newer"), call).await;
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(scene.tree.segments.running().len(), 2, "its people are still in the older one");
+        let over = json!({"m.intent": "m.room", "m.type": "m.video", "m.terminated": "call_ended"});
+        scene.tree.event_of(CALL_EVENT, ADA, Some(CONF), over).await;
+        scene.ended("terminated").await;
+    });
+}
+
+#[test]
+fn the_next_gathering_of_the_same_call_needs_another_word() {
+    on_paused_time(async {
+        let mut scene = Scene::recorded().await;
+        scene.leaves(ADA).await;
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        assert_eq!(*scene.tree.shared.running().borrow(), 1, "somebody may come back");
+        scene.ended("everyone_left").await;
+        scene.member(ADA, "s2").await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(*scene.tree.shared.running().borrow(), 0);
+        scene.say(ADA, "!start").await;
+        scene.connect(ADA, "s2").await;
+        scene.running(2).await;
+        assert_eq!(scene.tree.segments.all.lock().unwrap()[2].because, "first", "another session");
+        scene.say(ADA, "!stop").await;
+        scene.ended("stopped").await;
+    });
+}
