@@ -32,9 +32,14 @@ export function lastLength(packets, kind) {
   return 0;
 }
 
+/** Gaps that lie in the file. What is withheld of who opted out follows the file's end. */
+export const inFile = ({ gaps, end_s }) =>
+  gaps.filter(({ cause, from_s }) => cause !== 'opted_out' || from_s < end_s - TOLERANCE_S);
+
 /** Complaints about a segment's gaps: one that is not in the file, and a hole that is not listed. */
-export function gapProblems(packets, kind, { gaps, clock_map: map }) {
+export function gapProblems(packets, kind, segment) {
   const problems = [];
+  const [gaps, map] = [inFile(segment), segment.clock_map];
   const all = holes(packets, kind, GAP_S - TOLERANCE_S);
   const near = (a, b) => Math.abs(a - sessionTime(map, b)) < TOLERANCE_S;
   const is = (gap, hole) => near(gap.from_s, hole.from_s) && near(gap.to_s, hole.to_s);

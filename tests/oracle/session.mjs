@@ -6,7 +6,7 @@ import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 import { clockProblems, sessionTime } from './clock.mjs';
-import { gapProblems, lastLength } from './gaps.mjs';
+import { gapProblems, inFile, lastLength } from './gaps.mjs';
 import { findStream, layOver, missingOf } from './frames.mjs';
 import { diskProblems, folderProblems, nameProblems } from './layout.mjs';
 import { explainedByLedger, ledgerProblems } from './ledger.mjs';
@@ -61,7 +61,7 @@ async function judgeFile(directory, track, segment, repaired, options) {
   if (said.packets[0].ms !== 0) problems.push(`the first block is at ${said.packets[0].ms} ms`);
   if (track.kind === 'video' && !said.packets[0].key) problems.push('does not begin with a key frame');
   const span = said.packets.at(-1).ms / 1000;
-  const pauses = segment.gaps.reduce((sum, { from_s, to_s }) => sum + to_s - from_s, segment.dtx_s);
+  const pauses = inFile(segment).reduce((sum, { from_s, to_s }) => sum + to_s - from_s, segment.dtx_s);
   // The last frame counts with its length, of which the file does not tell.
   const length = span + lastLength(said.packets, track.kind);
   const misses = (seconds) => Math.max(span - seconds, seconds - length);
