@@ -251,8 +251,8 @@ describe('group calls', () => {
     assert.ok(segments.some(({ opened_because }) => opened_because === 'opted_in'));
 
     // Everybody leaves; a new gathering in the same call is another session.
-    await quiet.takeTruth();
     await quiet.leave(dora, emil);
+    await quiet.takeTruth();
     const first = await quiet.session(undefined, 20_000);
     assert.equal(first.manifest.end_reason, 'everyone_left');
     assert.equal(first.manifest.participants.length, 2);
