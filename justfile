@@ -45,7 +45,8 @@ measure:
 # changes in calls of real clients, as many of each as a long meeting has, and a chaos call (CHAOS_SEED=n repeats one)
 changes:
     tests/e2e/setup.sh
-    CHANGES=long node --test --test-concurrency=1 tests/e2e/changes.test.mjs tests/e2e/chaos.test.mjs
+    cargo build --features fault-injection
+    CHANGES=long RECORDER_BIN="${CARGO_TARGET_DIR:-target}/debug/matrix-call-recorder" node --test --test-concurrency=1 tests/e2e/changes.test.mjs tests/e2e/chaos.test.mjs
 
 # fuzz one target: vp8, vp9, av1, h264, h265, opus, receiver, mux_repair
 fuzz target seconds="60":

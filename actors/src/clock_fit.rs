@@ -36,21 +36,9 @@ pub(crate) fn recompute(session: &SessionHandle, sender_clock: &Mutex<SenderCloc
         if fit.map == segment.clock_map && fit.clock == segment.clock {
             continue;
         }
-        let moved = fit.start_s.as_f64() - segment.start_s.as_f64();
         let mut newer = segment.clone();
-        newer.start_s = fit.start_s;
-        newer.clock_map = fit.map;
-        newer.clock = fit.clock;
+        newer.place(fit.map, fit.clock);
         newer.end_s = newer.session_time(Seconds::new(closed.span_s));
-        let shift = |at: &mut Seconds| *at = Seconds::new(at.as_f64() + moved);
-        for gap in &mut newer.gaps {
-            shift(&mut gap.from_s);
-            shift(&mut gap.to_s);
-        }
-        if let Some(video) = &mut newer.video {
-            video.resolutions.iter_mut().for_each(|size| shift(&mut size.at_s));
-            video.rotations.iter_mut().for_each(|rotation| shift(&mut rotation.at_s));
-        }
         session.tell(Record::SegmentClosed { file: closed.file.clone(), segment: Box::new(newer) });
     }
 }

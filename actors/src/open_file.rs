@@ -138,23 +138,7 @@ impl Body {
 
     /// A newer estimate moves all that lies on the session's clock.
     fn place(&mut self, fit: Fit) {
-        let segment = &mut self.segment;
-        let moved = fit.start_s.as_f64() - segment.start_s.as_f64();
-        segment.start_s = fit.start_s;
-        segment.clock_map = fit.map;
-        segment.clock = fit.clock;
-        if moved == 0.0 {
-            return;
-        }
-        let shift = |at: &mut Seconds| *at = Seconds::new(at.as_f64() + moved);
-        for gap in &mut segment.gaps {
-            shift(&mut gap.from_s);
-            shift(&mut gap.to_s);
-        }
-        if let Some(video) = &mut segment.video {
-            video.resolutions.iter_mut().for_each(|size| shift(&mut size.at_s));
-            video.rotations.iter_mut().for_each(|rotation| shift(&mut rotation.at_s));
-        }
+        self.segment.place(fit.map, fit.clock);
     }
 }
 

@@ -3,6 +3,9 @@
 /** Block times are whole milliseconds, media time is not: half of one is rounding. */
 export const TIME_TOLERANCE_MS = 1.0;
 
+/** Frames of which a stream has more than so many do not tell where a file lies in it, if there are others. */
+const SELDOM = 20;
+
 const same = (packet, frame) =>
   packet.sha256 === frame.sha256 ||
   packet.sha256 === frame.avcc ||
@@ -28,12 +31,15 @@ const candidates = (byHash, packet) => byHash.get(packet.sha256) ?? byHash.get(p
  */
 export function layOver(packets, stream) {
   const byHash = index(stream);
-  // Equal frames exist (silence): the shift that most packets agree on is the true one.
+  // Equal frames exist (silence): the shift that most packets agree on is the true one. What is seldom says more, and
+  // of what lasts for minutes every frame would vote for every other.
   const votes = new Map();
-  for (const packet of packets) {
-    for (const at of candidates(byHash, packet).slice(0, 200)) {
+  const count = (packet) => candidates(byHash, packet).length;
+  const telling = packets.filter((packet) => count(packet) > 0 && count(packet) <= SELDOM);
+  for (const packet of telling.length ? telling : packets) {
+    for (const at of candidates(byHash, packet)) {
       const shift = Math.round(stream.frames[at].ms - packet.ms);
-      votes.set(shift, (votes.get(shift) ?? 0) + 1);
+      votes.set(shift, (votes.get(shift) ?? 0) + 1 / count(packet));
     }
   }
   let best = null;

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { layOver } from './frames.mjs';
 import { judgeSession } from './session.mjs';
 import { beeps, RATE } from './signal.mjs';
 import { makeSession } from './testing/fixture.mjs';
@@ -346,4 +347,12 @@ test('a beep that had begun before the file is not taken for one that begins lat
   const found = beeps({ left: sound, right: sound, blocks: [{ first: 0, at_s: 0 }] });
   assert.equal(found.length, 2, JSON.stringify(found));
   assert.ok(Math.abs(found[0] - 0.96) < 0.01 && Math.abs(found[1] - 1.96) < 0.01);
+});
+
+test('a file that begins in the middle of a long silence is found where it belongs', () => {
+  const at = (number) => (number < 500 || number % 10 ? 'silence' : `sound ${number}`);
+  const frames = Array.from({ length: 700 }, (_, number) => ({ sha256: at(number), canonical: null, ms: number * 20 }));
+  const packets = frames.slice(400).map(({ sha256, ms }) => ({ sha256, canonical: null, ms: ms - 8000 }));
+  const { matched, mistimed, disordered } = layOver(packets, { frames });
+  assert.deepEqual([matched[0], matched.at(-1), mistimed, disordered], [400, 699, [], []]);
 });

@@ -3,9 +3,11 @@
 //! Sender reports tie a stream's RTP time to its sender's wall clock (RFC 3550 §6.4.1), the same for all
 //! streams of one sender, so audio and video lie to each other as the sender meant. The sender's wall clock
 //! is tied to ours by what arrived with the least delay, less half the round trip. Until a stream has a
-//! report its own least-delay arrivals place it.
+//! report its own least-delay arrivals place it. Time that a sender's count of samples lost is put back
+//! first, stretch by stretch.
 
 mod fit;
+mod stalls;
 mod stream;
 mod unwrap;
 
@@ -14,6 +16,7 @@ pub use unwrap::TimestampUnwrapper;
 use crate::media::SenderReport;
 use crate::time::BootTime;
 use fit::{Line, Point, lower_line};
+use stalls::Stall;
 use stream::StreamEvidence;
 
 /// Streams whose evidence is kept; past it the one heard least recently is forgotten.
@@ -29,10 +32,17 @@ const ONE_CLOCK_S: f64 = 2.0;
 /// A report cannot have travelled faster than the packets by more than they may have waited at the sender,
 /// seconds.
 const LONGEST_WAIT_S: f64 = 0.5;
+/// Packets that are faster than all others by more than this are not: their reports are late, seconds.
+const TOO_FAST_S: f64 = 0.01;
+/// Packets tell how two wall clocks lie to each other if their stream has this part of the reports that the
+/// stream with most of them has.
+const ENOUGH_REPORTS: usize = 3;
 /// Longest round trip that is believed, seconds.
 const LONGEST_ROUND_TRIP_S: f64 = 10.0;
 /// How far two clocks may run apart where nothing was measured, seconds a second.
 const UNKNOWN_DRIFT: f64 = 200e-6;
+/// Knots of a map are not closer than this, seconds: a block's time is told in milliseconds.
+const KNOT_APART_S: f64 = 0.001;
 /// Extent of arrivals from which their drift is believed, seconds.
 const DRIFT_SPAN_S: f64 = 60.0;
 
@@ -137,30 +147,41 @@ impl SenderClock {
         origin: BootTime,
     ) -> ClockEstimate {
         let span_s = if media_span_s.is_finite() { media_span_s.max(0.0) } else { 0.0 };
-        let stream = self.streams.iter().find(|stream| stream.ssrc == ssrc);
-        let (Some(stream), Some(base)) = (stream, self.base) else {
+        let (Some(index), Some(base)) =
+            (self.streams.iter().position(|stream| stream.ssrc == ssrc), self.base)
+        else {
             return nowhere(ClockMethod::Arrival, span_s);
         };
-        let Some(first_s) = stream.seconds(rtp_of_first_block) else {
+        let Some(rtp_s) = self.streams[index].seconds(rtp_of_first_block) else {
             return nowhere(ClockMethod::Arrival, span_s);
         };
-        let media = first_s..first_s + span_s;
-        let placed = self.by_reports(stream, &media, base).or_else(|| self.by_arrival(stream, &media));
+        let streams = self.without_stalls();
+        let stream = &streams[index];
+        let media = stream.straight(rtp_s)..stream.straight(rtp_s + span_s);
+        let placed =
+            self.by_reports(&streams, stream, &media, base).or_else(|| self.by_arrival(stream, &media));
         let Some(placed) = placed else { return nowhere(ClockMethod::Arrival, span_s) };
         let shift = base.seconds_since(origin);
         let point = |media_s: f64| {
-            let at = first_s + media_s;
+            let at = stream.straight(rtp_s + media_s);
             let outside = (placed.evidence.0 - at).max(at - placed.evidence.1).max(0.0);
             ClockPoint {
                 media_s,
                 session_s: placed.line.at(at) + shift,
-                error_s: placed.base_error_s + placed.residual_s + outside * UNKNOWN_DRIFT,
+                error_s: placed.base_error_s
+                    + placed.worst_s
+                    + outside * UNKNOWN_DRIFT
+                    + doubt(stream.stalls(), rtp_s + media_s),
             }
         };
-        let mut points = vec![point(0.0)];
+        let mut knots = vec![0.0];
         if span_s > 0.0 {
-            points.push(point(span_s));
+            let bends = stream.stalls().iter().flat_map(|stall| [stall.from_s - rtp_s, stall.to_s - rtp_s]);
+            knots.extend(bends.filter(|&at| at > KNOT_APART_S && at < span_s - KNOT_APART_S));
+            knots.push(span_s);
+            knots.dedup_by(|b, a| *b - *a < KNOT_APART_S);
         }
+        let points: Vec<_> = knots.into_iter().map(point).collect();
         ClockEstimate {
             method: placed.method,
             sender_reports: stream.report_count(),
@@ -172,31 +193,50 @@ impl SenderClock {
         }
     }
 
+    /// All streams' evidence with the time that their clocks lost.
+    fn without_stalls(&self) -> Vec<StreamEvidence> {
+        let reports: Vec<Point> = self.streams.iter().flat_map(StreamEvidence::report_delays).collect();
+        let least = reports.iter().map(|point| point.y).fold(f64::INFINITY, f64::min);
+        // Of one wall clock, as nearly all senders have.
+        let of_one = reports.into_iter().filter(|point| point.y - least <= ONE_CLOCK_S).collect();
+        let mut paths = vec![of_one];
+        paths.extend(self.streams.iter().filter_map(StreamEvidence::picture_delays));
+        self.streams.iter().map(|stream| stream.without_stalls(&paths)).collect()
+    }
+
     /// Media time → sender's wall clock → our time.
     fn by_reports(
         &self,
+        streams: &[StreamEvidence],
         stream: &StreamEvidence,
         media: &std::ops::Range<f64>,
         base: BootTime,
     ) -> Option<Placed> {
         let reported = stream.reported(media)?;
         let own = self.delays(stream, media)?;
-        // All streams that show the same wall clock say together how it lies to ours.
-        let level = own.iter().map(|point| point.y).fold(f64::INFINITY, f64::min);
+        // All streams that show the same wall clock say together how it lies to ours: by their evidence of the
+        // whole call, since an offset between clocks does not depend on the stretch asked for.
+        let level = least(&own);
+        let all = f64::NEG_INFINITY..f64::INFINITY;
+        let others = streams.iter().filter_map(|other| {
+            let delays = self.delays(other, &all)?;
+            ((least(&delays) - level).abs() <= ONE_CLOCK_S).then(|| Some((other.reported(&all)?, delays)))?
+        });
+        let others: Vec<_> = others.collect();
+        let most = others.iter().map(|(reported, _)| reported.count).max().unwrap_or(0);
         let mut delays = Vec::new();
-        for other in &self.streams {
-            // Their evidence of the whole call: an offset between clocks does not depend on the stretch asked
-            // for.
-            let Some(points) = self.delays(other, &(f64::NEG_INFINITY..f64::INFINITY)) else { continue };
-            let least = points.iter().map(|point| point.y).fold(f64::INFINITY, f64::min);
-            if (least - level).abs() <= ONE_CLOCK_S {
-                delays.extend(points);
-            }
+        for (reported, theirs) in others {
+            // Where few reports tie packets to a wall clock, one that is late makes all of them too fast.
+            let has_enough = reported.count * ENOUGH_REPORTS >= most;
+            delays.extend(if has_enough { theirs } else { reported.delays });
         }
         if delays.is_empty() {
-            delays = own;
+            delays.clone_from(&own);
         }
         let mut offset = lower_line(&mut delays, DRIFT_SPAN_S)?;
+        // By so much this stream's packets were faster than those of streams that know better.
+        let too_fast = own.iter().map(|point| offset.at(point.x) - point.y).fold(0.0, f64::max);
+        let too_fast_s = if too_fast > TOO_FAST_S { too_fast } else { 0.0 };
         let half_trip_s = self.half_trip_s();
         offset.intercept -= half_trip_s.unwrap_or(0.0);
         let middle = reported.line.at((media.start + media.end) / 2.0);
@@ -210,13 +250,14 @@ impl SenderClock {
         // ntp = r(media); ours = ntp + offset(ntp).
         let line = Line {
             slope: reported.line.slope * (1.0 + offset.slope),
-            intercept: reported.line.intercept * (1.0 + offset.slope) + offset.intercept,
+            intercept: (reported.line.intercept - too_fast_s) * (1.0 + offset.slope) + offset.intercept,
         };
         Some(Placed {
             method: ClockMethod::SenderReports,
             line,
             evidence: reported.extent,
             base_error_s,
+            worst_s: reported.worst_s,
             residual_s: reported.residual_s,
         })
     }
@@ -233,6 +274,7 @@ impl SenderClock {
             line: Line { slope: 1.0 + line.slope, intercept: line.intercept - half_trip_s.unwrap_or(0.0) },
             evidence: extent(&delays),
             base_error_s: half_trip_s.unwrap_or(UNKNOWN_DELAY_S) + CAPTURE_DELAY_S,
+            worst_s: residual_s,
             residual_s,
         })
     }
@@ -300,7 +342,19 @@ struct Placed {
     /// Media time of the first and last evidence.
     evidence: (f64, f64),
     base_error_s: f64,
+    /// How far the evidence was off at most.
+    worst_s: f64,
     residual_s: f64,
+}
+
+fn least(points: &[Point]) -> f64 {
+    points.iter().map(|point| point.y).fold(f64::INFINITY, f64::min)
+}
+
+/// What may not have been lost of media time: a path that became longer looks the same when nothing else came by it.
+fn doubt(stalls: &[Stall], at: f64) -> f64 {
+    let doubtful = stalls.iter().filter(|stall| stall.unwitnessed && at < stall.to_s);
+    doubtful.map(|stall| stall.lost_s).sum()
 }
 
 fn extent(points: &[Point]) -> (f64, f64) {

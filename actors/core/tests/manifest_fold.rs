@@ -367,6 +367,32 @@ fn a_clock_map_is_linear_between_points_and_goes_on_beyond_them() {
     }
 }
 
+#[test]
+fn what_lies_in_a_file_stays_there_when_its_clock_map_is_bent() {
+    let point = |media: f64, session: f64| recorder_core::manifest::ClockPoint {
+        media_s: Seconds::new(media),
+        session_s: Seconds::new(session),
+        error_s: Seconds::ZERO,
+    };
+    let mut segment = segment();
+    let clock = segment.clock.clone();
+    segment.place(vec![point(0.0, 3.0), point(10.0, 13.0)], clock.clone());
+    segment.gaps = vec![recorder_core::manifest::Gap {
+        from_s: Seconds::new(4.0),
+        to_s: Seconds::new(11.0),
+        cause: recorder_core::manifest::GapCause::Silence.into(),
+    }];
+    // The sender lost a tenth of a second at media second 5.
+    let bent = vec![point(0.0, 2.5), point(5.0, 7.5), point(5.2, 7.8), point(10.0, 12.6)];
+    segment.place(bent, clock);
+    assert_eq!(segment.start_s, Seconds::new(2.5));
+    assert_eq!((segment.gaps[0].from_s, segment.gaps[0].to_s), (Seconds::new(3.5), Seconds::new(10.6)));
+    for media in [0.0, 2.0, 5.1, 9.0, 12.0] {
+        let media = Seconds::new(media);
+        assert_eq!(segment.media_time(segment.session_time(media)), media);
+    }
+}
+
 fn segment() -> recorder_core::manifest::Segment {
     let json =
         r#"{"file":"a_camera_0001.webm","codec":"vp8","start_s":3.0,"end_s":4.0,"opened_because":"first"}"#;

@@ -163,20 +163,60 @@ pub struct Segment {
 impl Segment {
     /// Session time of a moment of the file: the clock map, continued beyond its ends with the slope 1.
     pub fn session_time(&self, media: Seconds) -> Seconds {
-        let map = &self.clock_map;
-        let after = map.partition_point(|point| point.media_s <= media);
-        let Some(from) = after.checked_sub(1).and_then(|index| map.get(index)) else {
-            let origin = map.first().copied();
-            let (at, session) = origin.map_or((Seconds::ZERO, self.start_s), |p| (p.media_s, p.session_s));
-            return session + media - at;
-        };
-        let past = media - from.media_s;
-        match map.get(after) {
-            None => from.session_s + past,
-            Some(to) => {
-                let share = past.as_f64() / (to.media_s - from.media_s).as_f64();
-                from.session_s + Seconds::new((to.session_s - from.session_s).as_f64() * share)
-            }
+        along(&self.clock_map, media, self.start_s, |point| (point.media_s, point.session_s))
+    }
+
+    /// Moment of the file at a session time: the clock map the other way round.
+    pub fn media_time(&self, session: Seconds) -> Seconds {
+        if self.clock_map.is_empty() {
+            return session - self.start_s;
+        }
+        along(&self.clock_map, session, Seconds::ZERO, |point| (point.session_s, point.media_s))
+    }
+
+    /// Takes another clock map: all that lies on the session's clock stays where it is in the file.
+    pub fn place(&mut self, map: Vec<ClockPoint>, clock: ClockFit) {
+        let earlier = self.clone();
+        self.start_s = map.first().map_or(self.start_s, |point| point.session_s);
+        self.clock_map = map;
+        self.clock = clock;
+        if self.clock_map == earlier.clock_map {
+            return;
+        }
+        let (mut gaps, mut video) = (std::mem::take(&mut self.gaps), self.video.take());
+        let shift = |at: &mut Seconds| *at = self.session_time(earlier.media_time(*at));
+        for gap in &mut gaps {
+            shift(&mut gap.from_s);
+            shift(&mut gap.to_s);
+        }
+        if let Some(video) = &mut video {
+            video.resolutions.iter_mut().for_each(|size| shift(&mut size.at_s));
+            video.rotations.iter_mut().for_each(|rotation| shift(&mut rotation.at_s));
+        }
+        (self.gaps, self.video) = (gaps, video);
+    }
+}
+
+/// The other side of `at` on a map whose points have two `sides`, both rising.
+fn along(
+    map: &[ClockPoint],
+    at: Seconds,
+    origin: Seconds,
+    sides: impl Fn(&ClockPoint) -> (Seconds, Seconds),
+) -> Seconds {
+    let after = map.partition_point(|point| sides(point).0 <= at);
+    let Some(from) = after.checked_sub(1).and_then(|index| map.get(index)) else {
+        let (here, there) = map.first().map_or((Seconds::ZERO, origin), &sides);
+        return there + at - here;
+    };
+    let (here, there) = sides(from);
+    let past = at - here;
+    match map.get(after) {
+        None => there + past,
+        Some(to) => {
+            let (here_next, there_next) = sides(to);
+            let share = past.as_f64() / (here_next - here).as_f64();
+            there + Seconds::new((there_next - there).as_f64() * share)
         }
     }
 }

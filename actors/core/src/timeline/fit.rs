@@ -74,12 +74,12 @@ pub(super) fn lower_line(points: &mut [Point], span: f64) -> Option<Line> {
     Some(line.filter(|line| line.slope.abs() <= MOST_DRIFT).unwrap_or(level))
 }
 
-/// The middle value; reorders.
+/// The middle value, the lower one of two: what is late is more often so than what is early. Reorders.
 pub(super) fn median(values: &mut [f64]) -> Option<f64> {
     if values.is_empty() {
         return None;
     }
-    let middle = values.len() / 2;
+    let middle = (values.len() - 1) / 2;
     let (_, value, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
     Some(*value)
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::fit::{Line, Point, median, middle_line};
+use super::stalls::{self, Arrival, Stall};
 use super::unwrap::nearest;
 
 /// Zero of wall clocks in here: the first day of 2020, so that `f64` seconds keep microseconds.
@@ -15,13 +16,19 @@ const MOST_EARLY: usize = 8;
 const MOST_WINDOWS: usize = 256;
 /// Time over which one least-delay arrival is kept at first, seconds.
 const FIRST_WINDOW_S: f64 = 1.0;
+/// Delays that differ by less are taken for equal, seconds.
+const HARDLY_S: f64 = 0.005;
 /// Reports whose RTP time lies further from the packets around them are nonsense, seconds.
 const CONTRADICTION_S: f64 = 5.0;
 /// A report is an outlier from this residual on, and from five times the usual one, seconds.
 const OUTLIER_S: f64 = 0.05;
-/// Distance between reports from which their drift is believed, seconds: their jitter of a few milliseconds
-/// divided by it is below the usual drift.
+/// Distance between reports from which their drift is believed, seconds: their jitter divided by it is below
+/// the usual drift. That of pictures is a millisecond. Browsers tie sound to the instant at which it is
+/// encoded, which wanders by some ten.
 const DRIFT_APART_S: f64 = 20.0;
+const SOUND_DRIFT_APART_S: f64 = 60.0;
+/// The clock that counts pictures (RFC 3551 §5); all others count samples of sound.
+const PICTURE_RATE: f64 = 90_000.0;
 /// Evidence this far around a stretch of media counts for it, seconds.
 const AROUND_S: f64 = 60.0;
 
@@ -39,11 +46,28 @@ struct Window {
     media_s: f64,
     arrival_s: f64,
     begins_s: f64,
+    /// Media times of the first and last packet with hardly more delay.
+    extent: (f64, f64),
 }
 
 impl Window {
     fn delay_s(&self) -> f64 {
         self.arrival_s - self.media_s
+    }
+
+    fn add(&mut self, media_s: f64, arrival_s: f64) {
+        if (media_s - self.media_s).abs() >= CONTRADICTION_S {
+            return;
+        }
+        let more = arrival_s - media_s - self.delay_s();
+        if more < -HARDLY_S {
+            self.extent = (media_s, media_s);
+        } else if more <= HARDLY_S {
+            self.extent = (self.extent.0.min(media_s), self.extent.1.max(media_s));
+        }
+        if more < 0.0 {
+            (self.media_s, self.arrival_s) = (media_s, arrival_s);
+        }
     }
 }
 
@@ -61,14 +85,19 @@ pub(super) struct StreamEvidence {
     early: Vec<(u64, u32, f64)>,
     windows: Vec<Window>,
     window_s: f64,
+    /// Where the clock that counts samples lost time; media time below is without them.
+    stalls: Vec<Stall>,
 }
 
 /// Media time → sender's wall clock, by the reports that agree.
 pub(super) struct Reported {
     pub line: Line,
+    pub count: usize,
     /// Media time of the first and last report that agrees.
     pub extent: (f64, f64),
     pub residual_s: f64,
+    /// What the one furthest off is off.
+    pub worst_s: f64,
     /// Wall clock → arrival less wall clock, of those reports.
     pub delays: Vec<Point>,
 }
@@ -87,7 +116,53 @@ impl StreamEvidence {
             early: Vec::new(),
             windows: Vec::new(),
             window_s: FIRST_WINDOW_S,
+            stalls: Vec::new(),
         }
+    }
+
+    /// Whether its RTP time counts samples. That of pictures is read from a clock, and loses nothing.
+    fn counts_samples(&self) -> bool {
+        self.clock_rate != PICTURE_RATE
+    }
+
+    /// The same evidence with media time that went on where samples were lost: by arrivals that have been late
+    /// since, where the path to us (`paths`: arrival → delay, one list a witness) did not become longer.
+    pub(super) fn without_stalls(&self, paths: &[Vec<Point>]) -> Self {
+        let mut straight = self.clone();
+        if self.counts_samples() {
+            let arrival = |window: &Window| Arrival {
+                extent: window.extent,
+                arrival_s: window.arrival_s,
+                delay_s: window.delay_s(),
+            };
+            let arrivals: Vec<_> = self.windows.iter().map(arrival).collect();
+            straight.stalls = stalls::find(&arrivals, paths);
+        }
+        for window in &mut straight.windows {
+            window.media_s += stalls::lost(&straight.stalls, window.media_s);
+        }
+        straight
+    }
+
+    /// Media time by RTP → media time without stalls.
+    pub(super) fn straight(&self, media_s: f64) -> f64 {
+        media_s + stalls::lost(&self.stalls, media_s)
+    }
+
+    pub(super) fn stalls(&self) -> &[Stall] {
+        &self.stalls
+    }
+
+    /// Arrival → what a report took, by the clocks of both ends.
+    pub(super) fn report_delays(&self) -> Vec<Point> {
+        let point = |report: &Report| Point { x: report.arrival_s, y: report.arrival_s - report.ntp_s };
+        self.reports.iter().filter(|report| self.is_believable(report)).map(point).collect()
+    }
+
+    /// Arrival → delay of least-delay arrivals, of a stream whose RTP time is read from a clock.
+    pub(super) fn picture_delays(&self) -> Option<Vec<Point>> {
+        let point = |window: &Window| Point { x: window.arrival_s, y: window.delay_s() };
+        (!self.counts_samples() && self.last_rtp.is_some()).then(|| self.windows.iter().map(point).collect())
     }
 
     pub(super) fn report_count(&self) -> u32 {
@@ -108,18 +183,15 @@ impl StreamEvidence {
                 self.report(ntp, rtp, arrival_s);
             }
         }
-        let now = Window { media_s: rtp as f64 / self.clock_rate, arrival_s, begins_s: arrival_s };
+        let media_s = rtp as f64 / self.clock_rate;
         match self.windows.last_mut() {
-            Some(last) if (arrival_s - last.begins_s).abs() < self.window_s => {
-                if now.delay_s() < last.delay_s() && (now.media_s - last.media_s).abs() < CONTRADICTION_S {
-                    (last.media_s, last.arrival_s) = (now.media_s, now.arrival_s);
-                }
-            }
+            Some(last) if (arrival_s - last.begins_s).abs() < self.window_s => last.add(media_s, arrival_s),
             _ => {
                 if self.windows.len() >= MOST_WINDOWS {
                     self.join_windows();
                 }
-                self.windows.push(now);
+                let extent = (media_s, media_s);
+                self.windows.push(Window { media_s, arrival_s, begins_s: arrival_s, extent });
             }
         }
     }
@@ -178,7 +250,8 @@ impl StreamEvidence {
         let reports = if near.is_empty() { believable } else { near };
         let lag = |report: &Report| Point { x: self.media_s(report), y: report.ntp_s - self.media_s(report) };
         let points: Vec<_> = reports.iter().map(|report| lag(report)).collect();
-        let rough = middle_line(&points, DRIFT_APART_S)?;
+        let apart = if self.counts_samples() { SOUND_DRIFT_APART_S } else { DRIFT_APART_S };
+        let rough = middle_line(&points, apart)?;
         let off = |line: &Line, point: &Point| (point.y - line.at(point.x)).abs();
         let mut offs: Vec<_> = points.iter().map(|point| off(&rough, point)).collect();
         let limit = OUTLIER_S.max(5.0 * median(&mut offs)?.min(OUTLIER_S));
@@ -189,12 +262,15 @@ impl StreamEvidence {
             return None;
         }
         let points: Vec<_> = agreeing.iter().map(|(_, point)| *point).collect();
-        let line = middle_line(&points, DRIFT_APART_S)?;
+        let line = middle_line(&points, apart)?;
+        let worst_s = points.iter().map(|point| off(&line, point)).fold(0.0, f64::max);
         let squares: f64 = points.iter().map(|point| off(&line, point).powi(2)).sum();
         let first = points.iter().map(|point| point.x).fold(f64::INFINITY, f64::min);
         let last = points.iter().map(|point| point.x).fold(f64::NEG_INFINITY, f64::max);
         Some(Reported {
             line: Line { slope: 1.0 + line.slope, intercept: line.intercept },
+            count: points.len(),
+            worst_s,
             extent: (first, last),
             residual_s: (squares / points.len() as f64).sqrt(),
             delays: agreeing
@@ -205,7 +281,7 @@ impl StreamEvidence {
     }
 
     fn media_s(&self, report: &Report) -> f64 {
-        report.rtp as f64 / self.clock_rate
+        self.straight(report.rtp as f64 / self.clock_rate)
     }
 
     /// Its RTP time is near what the packets around its arrival had.
