@@ -9,7 +9,7 @@ import { beeps, flashes, offWholeSecond, percentile } from '../oracle/signal.mjs
 import { readTruth } from '../oracle/truth.mjs';
 import { judgeSession } from '../oracle/session.mjs';
 import { until } from './processes.mjs';
-import { Prediction, told } from './prediction.mjs';
+import { GAP_MS, Prediction, told } from './prediction.mjs';
 import { flat } from './remains.mjs';
 
 /** What a person does → what the page does, and of which source media comes (back) by it. */
@@ -120,6 +120,7 @@ export class Course {
     figures.missing = verdict.streams.reduce((sum, { missing = 0 }) => sum + missing, 0);
     figures.lost = verdict.streams.reduce((sum, { lost }) => sum + lost, 0);
     figures.worstFrameMs = Math.max(...verdict.streams.map(({ worst_ms }) => worst_ms));
+    this.#judgeHoles(verdict);
     Object.assign(figures, this.#judgeResumes(verdict), this.#judgeGaps(manifest), judgeClock(verdict));
     if (content) Object.assign(figures, await judgeSeconds(directory, manifest));
     return { directory, manifest, verdict, figures };
@@ -132,7 +133,10 @@ export class Course {
       const now = after.get(place);
       assert.ok(now, `${place} is gone`);
       const panics = this.restarts.get(place) ?? 0;
-      if (panics === 0) assert.deepEqual(is(now), is(actor), place);
+      if (panics === 0) {
+        assert.deepEqual(is(now), is(actor), place);
+        assert.equal(now.last_error, null, `${place}: ${now.last_error}`);
+      }
       else assert.equal(now.generation, actor.generation + panics, place);
     }
     for (const { path: place, restarts } of after.values())
@@ -183,10 +187,23 @@ export class Course {
     return { resumes: count, worstResumeMs: worst };
   }
 
-  /**
-   * Gaps are named after what the client said in them. That they are where it paused, and nowhere else, the oracle has seen:
-   * one without a word is a client that did not come to send.
-   */
+  /** A file has a hole only where its sender's own log has it: nothing was sent in it, unless the network was gone. */
+  #judgeHoles({ used }) {
+    for (const [{ frames }, files] of used) {
+      for (const { layer, packets, segment, track } of files) {
+        packets.forEach(({ ms }, number) => {
+          if (number === 0 || ms - packets[number - 1].ms < GAP_MS) return;
+          const [before, after] = [layer.matched[number - 1], layer.matched[number]];
+          const sent = after - before - 1;
+          if (sent > 0 && this.#wasGone(frames[before].at, frames[after].at)) return;
+          const where = `${segment.file} from ${packets[number - 1].ms} to ${ms} ms`;
+          assert.equal(sent, 0, `a hole in ${where}, in which the ${track.source} sent ${sent} frames`);
+        });
+      }
+    }
+  }
+
+  /** Gaps are named after what the client said in them: one without a word is a client that did not come to send. */
   #judgeGaps({ participants, epoch }) {
     const start = epochMs(epoch);
     let gaps = 0;
@@ -202,6 +219,11 @@ export class Course {
     return { gaps, silences };
   }
 
+  /** Whether the network was away at some time between two (UTC ms). */
+  #wasGone(from, to) {
+    return Boolean(this.outage && this.outage.from < to && this.outage.to > from);
+  }
+
   /** What a pause of `source` between two times (UTC ms) may be put down to. */
   #causes(source, from, to) {
     const during = (begin, end) =>
@@ -210,7 +232,7 @@ export class Course {
         const over = this.log.slice(number).find(({ name }) => name === end);
         return entry.from < to && (over?.to ?? Infinity) > from;
       });
-    if (this.outage && this.outage.from < to && this.outage.to > from) return ['reconnect'];
+    if (this.#wasGone(from, to)) return ['reconnect'];
     if (source === 'camera' && during('cameraOff', 'cameraOn')) return ['source_off'];
     if (source === 'microphone' && during('mute', 'unmute')) return ['muted'];
     return during('hold', 'unhold') ? ['held', 'silence'] : ['silence'];
@@ -219,16 +241,23 @@ export class Course {
 
 const epochMs = (epoch) => Date.parse(epoch.replace(/(\.\d{3})\d*/, '$1'));
 
-/** Segments of one stream lie as far apart on the session's clock as on the sender's. */
+/**
+ * Segments of one stream lie as far apart on the session's clock as on the sender's. Of pictures that is RTP time. RTP time of
+ * sound counts samples, of which a busy browser loses some: there it is the wall clock at which its frames came from the
+ * encoder, most of them without much delay.
+ */
 function judgeClock({ used }) {
   let worst = 0;
   for (const [stream, files] of used) {
+    const sender = ({ ms, at }) => (stream.kind === 'video' ? ms : at);
     const places = files.map(({ layer, segment, packets }) => {
-      const first = layer.matched.findIndex((at) => at >= 0);
-      const at = sessionTime(segment.clock_map, packets[first].ms / 1000) * 1000;
-      return at - stream.frames[layer.matched[first]].ms;
+      const all = packets.map(({ ms }, number) => {
+        const session = sessionTime(segment.clock_map, ms / 1000) * 1000;
+        return sender(stream.frames[layer.matched[number]]) - session;
+      });
+      return all.sort((a, b) => a - b)[Math.floor(all.length / 4)];
     });
-    const middle = percentile(places, 0.5) ?? 0;
+    const middle = places.toSorted((a, b) => a - b)[places.length >> 1];
     for (const place of places) worst = Math.max(worst, Math.abs(place - middle));
   }
   assert.ok(worst <= SESSION_TIME_MS, `segments of one stream lie ${worst} ms off on the session's clock`);

@@ -5,7 +5,7 @@ import { after, before, describe, test } from 'node:test';
 
 import { seconds } from './expect.mjs';
 import { leave, until } from './processes.mjs';
-import { holdings } from './remains.mjs';
+import { assertSameSockets, holdings } from './remains.mjs';
 import { World } from './world.mjs';
 
 const MEBIBYTE = 1 << 20;
@@ -42,7 +42,7 @@ describe('what a call leaves behind', () => {
     const [fifth, tenth] = marks;
     console.log(`heap after the fifth ${fifth.heap}, after the tenth ${tenth.heap} bytes`);
     assert.deepEqual(tenth.files, []);
-    assert.ok(tenth.sockets <= fifth.sockets + 1, `${fifth.sockets} sockets became ${tenth.sockets}`);
+    assertSameSockets(tenth.sockets, fifth.sockets, 1);
     assert.ok(tenth.threads <= fifth.threads + 1, `${fifth.threads} threads became ${tenth.threads}`);
     assert.ok(tenth.heap - fifth.heap <= MEBIBYTE, `the heap grew by ${tenth.heap - fifth.heap} bytes`);
   });

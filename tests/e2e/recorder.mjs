@@ -34,6 +34,7 @@ export class Recorder {
   static async prepare(directory, { homeserver, user, allow, passphrase, changes = {} }) {
     const recorder = new Recorder();
     recorder.directory = directory;
+    recorder.homeserver = homeserver;
     recorder.recordings = changes.recordings?.directory ?? path.join(directory, 'recordings');
     recorder.webPort = await freePort();
     recorder.url = `http://127.0.0.1:${recorder.webPort}`;

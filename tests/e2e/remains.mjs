@@ -1,5 +1,6 @@
 // What a recorder's process holds, to be compared with what it held before.
 
+import assert from 'node:assert/strict';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 
 export async function metrics(recorder) {
@@ -7,10 +8,31 @@ export async function metrics(recorder) {
   return (name) => Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(text)?.[1] ?? NaN);
 }
 
-/** Inodes of the sockets that a table of the kernel lists. */
-async function inodes(table) {
-  const text = await readFile(table, 'utf8').catch(() => '');
-  return new Set(text.split('\n').slice(1).map((line) => line.trim().split(/\s+/)[9]));
+const port = (address) => parseInt(address.split(':').at(-1), 16);
+
+/** Sockets of the recorder's process by what they are for, each counted: no other than these kinds may be there. */
+async function sockets(recorder, inodes) {
+  const rows = async (table) => {
+    const text = await readFile(`/proc/${recorder.child.pid}/net/${table}`, 'utf8').catch(() => '');
+    return text.split('\n').slice(1).map((line) => line.trim().split(/\s+/));
+  };
+  const kinds = new Map();
+  const homeserver = Number(new URL(recorder.homeserver).port);
+  for (const table of ['udp', 'udp6']) {
+    for (const row of await rows(table)) kinds.set(row[9], 'media');
+  }
+  for (const table of ['tcp', 'tcp6']) {
+    for (const [, local, remote, state, , , , , , inode] of await rows(table)) {
+      // 0A is LISTEN.
+      if (state === '0A') kinds.set(inode, 'listening');
+      else if (port(local) === recorder.webPort) kinds.set(inode, 'page');
+      else if (port(remote) === homeserver) kinds.set(inode, 'homeserver');
+    }
+  }
+  for (const row of await rows('unix')) kinds.set(row[6], 'local');
+  const count = { media: 0, listening: 0, page: 0, homeserver: 0, local: 0, other: 0 };
+  for (const inode of inodes) count[kinds.get(inode) ?? 'other'] += 1;
+  return count;
 }
 
 /** Media files and sockets that the recorder's process holds open, its threads and its heap. */
@@ -19,16 +41,25 @@ export async function holdings(recorder) {
   const targets = await Promise.all(
     (await readdir(directory)).map((fd) => readlink(`${directory}/${fd}`).catch(() => '')),
   );
+  const inodes = targets.flatMap((target) => /^socket:\[(\d+)\]$/.exec(target)?.[1] ?? []);
   const value = await metrics(recorder);
-  const udp = await inodes(`/proc/${recorder.child.pid}/net/udp`);
   return {
     files: targets.filter((target) => /\.(webm|mkv|jsonl)$/.test(target)),
-    sockets: targets.filter((target) => target.startsWith('socket:')).length,
-    // Media's; the others are those of HTTP, which are kept for the next request.
-    mediaSockets: targets.filter((target) => udp.has(/^socket:\[(\d+)\]$/.exec(target)?.[1])).length,
+    sockets: await sockets(recorder, inodes),
     threads: value('process_threads'),
     heap: value('recorder_heap_bytes'),
   };
+}
+
+/**
+ * Sockets are as before, but for those of our own questions to the page, and for connections to the homeserver: its client
+ * opens as many as there are requests at the same time, and keeps them for a minute and a half. `more` of them may be there.
+ */
+export function assertSameSockets(now, before, more) {
+  const rest = ({ page: _page, homeserver: _homeserver, ...others }) => others;
+  assert.deepEqual(rest(now), rest(before), 'sockets are left');
+  const most = before.homeserver + more;
+  assert.ok(now.homeserver <= most, `${now.homeserver} connections to the homeserver, at most ${most}`);
 }
 
 /** Every actor of the tree in a list, parents first. */
