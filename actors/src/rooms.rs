@@ -4,6 +4,7 @@
 mod voice;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ use crate::world::World;
 
 /// Answers about messages of ours that may wait to be looked at; they are bounded by what was said.
 const MOST_ANSWERS: usize = 1_024;
+
+/// A membership of ours that is younger is new, milliseconds.
+const NEW_MS: i64 = 60_000;
 
 /// What happened to something that a room's machine wanted said.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub(crate) struct RoomPlace {
     world: Arc<World>,
     machine: Mutex<Room>,
     roster: Mutex<Roster>,
+    /// Our own membership was seen.
+    joined: AtomicBool,
     answers: Arc<Mutex<VecDeque<Answer>>>,
     voice: Voice,
     /// What the tree is to do; taken after each step.
@@ -90,6 +96,7 @@ impl RoomPlace {
             world: Arc::clone(world),
             machine: Mutex::new(machine),
             roster: Mutex::new(Roster::new(&world.settings.user)),
+            joined: AtomicBool::new(false),
             voice: Voice::open(world, link, id, &answers),
             answers,
             orders: Mutex::default(),
@@ -137,8 +144,14 @@ impl RoomPlace {
                 );
                 if event.event_type == "m.room.member" && key == self.world.settings.user {
                     match event.content.get("membership").and_then(Value::as_str) {
-                        Some("leave" | "ban") => self.step(|machine| machine.close(Closing::Removed, now)),
-                        Some("join") => lock(&self.machine).rejoined(),
+                        Some("leave" | "ban") => {
+                            self.joined.store(false, Ordering::Relaxed);
+                            self.step(|machine| machine.close(Closing::Removed, now));
+                        }
+                        Some("join") => {
+                            lock(&self.machine).rejoined();
+                            self.arrive(speaker.powers, origin_ts_ms);
+                        }
                         _ => {}
                     }
                 }
@@ -148,6 +161,17 @@ impl RoomPlace {
         if let Some(powers) = speaker.powers {
             let powers = Powers { own: powers.own, call_member: powers.call_member };
             self.step(|machine| machine.powers(powers, now));
+        }
+    }
+
+    /// Our own membership was seen. Where it is new, the room hears of powers that we lack.
+    fn arrive(&self, powers: Option<&RoomPowers>, origin_ts_ms: i64) {
+        let age_ms = (self.world.clock.utc_micros() / 1_000).saturating_sub(origin_ts_ms);
+        let known = self.joined.swap(true, Ordering::Relaxed);
+        if let Some(powers) = powers.filter(|_| !known && age_ms < NEW_MS) {
+            let (now, powers) =
+                (self.world.clock.now(), Powers { own: powers.own, call_member: powers.call_member });
+            self.step(|machine| machine.arrived(powers, now));
         }
     }
 

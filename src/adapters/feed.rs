@@ -59,8 +59,10 @@ async fn to_tree(
         tracing::debug!(room = %event.room_id, sender = %event.sender, "a call transfer is ignored");
     }
     // Only what may be a command is delivered of messages, so this is asked seldom.
+    let of_us = event.state_key.as_deref() == Some(account.user_id().as_str());
     let powers = match event.event_type.as_str() {
         "m.room.message" | "m.reaction" | "m.room.power_levels" => account.powers(&event.room_id).await,
+        "m.room.member" if of_us => account.powers(&event.room_id).await,
         _ => None,
     };
     supervisor::Delivery {

@@ -101,11 +101,13 @@ export class Gathering {
 
   /** Judges a session by what was sent to the recorder while it ran; `only`: of these frames. */
   async judge({ directory, manifest }, { only = () => true, ...options } = {}) {
-    const from = Date.parse(manifest.epoch);
-    const to = from + manifest.ended_s * 1000;
+    const epoch = Date.parse(manifest.epoch);
+    const came = manifest.participants.flatMap(({ presence }) => presence.map(({ joined_s }) => joined_s));
+    const from = epoch + Math.min(...came) * 1000;
+    const to = epoch + manifest.ended_s * 1000;
     return this.world.judge(directory, {
       of: (frame) =>
-        frame.call_id === this.conf && frame.at > from - 1000 && frame.at < to + 3000 && only(frame),
+        frame.call_id === this.conf && frame.at > from && frame.at < to + 300 && only(frame),
       endedAt: to - 300,
       ...options,
     });

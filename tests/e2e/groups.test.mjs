@@ -275,12 +275,13 @@ describe('group calls', () => {
 
   test('nonsense around a call harms nobody, and every way to lose it is a clean end', async () => {
     const [fay, gus] = await open(world, 'fay', 'gus');
+    // The lower id calls: the first is to be called by nobody, or people's browsers would call each of its devices.
     const raws = await Promise.all(
-      ['hana', 'max'].map(async (name) => world.synapse.login(await world.user(name), 'raw')),
+      ['cleo', 'max', 'tess'].map(async (name) => world.synapse.login(await world.user(name), 'raw')),
     );
     const stranger = await world.synapse.login(await world.synapse.createUser('zoe'), 'raw');
-    const [hana, max] = raws;
-    const call = await Gathering.open(world, fay, [gus], { name: 'Busy', invite: [hana, max, stranger] });
+    const [cleo, max, tess] = raws;
+    const call = await Gathering.open(world, fay, [gus], { name: 'Busy', invite: [...raws, stranger] });
     for (const api of [...raws, stranger]) await api.join(call.room);
     await call.join(fay, gus);
     const begun = await call.start();
@@ -288,7 +289,7 @@ describe('group calls', () => {
 
     // Words.
     for (const text of ['!record strat', '!RECORD  Help', '!recrod start', '!record １', '!record start now please', '!'])
-      await hana.send(call.room, 'm.room.message', { msgtype: 'm.text', body: text });
+      await cleo.send(call.room, 'm.room.message', { msgtype: 'm.text', body: text });
     await call.answer(fay, ({ body }) => /Did you mean `!record start`/.test(body), begun.at);
     const long = { msgtype: 'm.text', body: `!record ${'x'.repeat(60_000)}` };
     await max.send(call.room, 'm.room.message', long);
@@ -304,22 +305,25 @@ describe('group calls', () => {
     });
     const { sdp } = { sdp: await fay.do('makeOffer') };
     const flood = async () => {
-      for (let round = 0; round < 15; round += 1) {
+      for (let round = 0; round < 8; round += 1) {
         const sent = signals(call.conf, session, sdp).map(([type, content]) =>
-          toDevice(hana, type, world.recorderId, own, content),
+          toDevice(cleo, type, world.recorderId, own, content),
         );
         await Promise.all(sent);
       }
     };
     const [taken] = await Promise.all([
-      setStates(hana, call.room, MEMBER, hana.userId, members(call.conf)),
+      setStates(cleo, call.room, MEMBER, cleo.userId, members(call.conf)),
       setStates(max, call.room, CALL, 'no-call', calls()),
       flood(),
     ]);
-    assert.ok(taken > 60, `${taken} member events were taken`);
-    await setStates(hana, call.room, MEMBER, hana.userId, [memberOf(call.conf, [device('RAW')])]);
+    assert.ok(taken > 40, `${taken} member events were taken`);
+    await setStates(cleo, call.room, MEMBER, cleo.userId, [memberOf(call.conf, [device('RAW')])]);
     await flood();
-    await setStates(hana, call.room, MEMBER, hana.userId, [{}]);
+    await setStates(cleo, call.room, MEMBER, cleo.userId, [{}]);
+    // Devices that are called and never answer.
+    const silent = memberOf(call.conf, [device('S1'), device('S2', { feeds: [{ purpose: 'm.screenshare' }] })]);
+    await setStates(tess, call.room, MEMBER, tess.userId, [silent]);
     // A newer call in the room is not the one that people are in.
     await setStates(max, call.room, CALL, 'newer', [{ 'm.intent': 'm.room', 'm.type': 'm.video' }]);
     // What the bot may do here is taken away; it needs nothing to go on.

@@ -26,13 +26,14 @@ pub fn greeting(bot: &str) -> Announcement {
     let plain = format!(
         "Hello, I am a call recorder ({bot}). Call me in this room and I record you: each microphone, camera and \
          screen to a file of its own. I say so when recording begins; hang up to stop. A 1:1 call with me records \
-         the caller only. Two people who want to be recorded together use a group call."
+         the caller only. Two people who want to be recorded together use a group call: \
+         `!record help` says how."
     );
     let html = format!(
         "<p>Hello, I am a call recorder ({}). <b>Call me in this room and I record you</b>: each microphone, camera \
          and screen to a file of its own. I say so when recording begins; hang up to stop.</p>\
          <p>A 1:1 call with me records the caller only. Two people who want to be recorded together use a group \
-         call.</p>",
+         call: <code>!record help</code> says how.</p>",
         escape(bot)
     );
     Announcement { plain, html, mentions: Vec::new(), notice: true }

@@ -6,7 +6,7 @@ use serde_json::{Map, json};
 
 use super::action::{MessageKind, MessageTag, Relation, RoomAction};
 use super::durable::Running;
-use super::input::{Closing, Ended, GatheringView, Progress};
+use super::input::{Closing, Ended, GatheringView, Powers, Progress};
 use super::machine::Room;
 use super::pace::Topic;
 use super::status::{Phase, Shown, Status, phase_of};
@@ -164,12 +164,7 @@ impl Room {
             return;
         }
         if let Some(powers) = self.powers.filter(|powers| !powers.suffice()) {
-            let own = self.settings.user.clone();
-            if self.told.first(&own, Topic::Refused(Refusal::OwnPower), now) {
-                let notice = texts::permission_notice(&own, powers);
-                self.say(MessageKind::Notice, notice, Relation::None, out);
-            }
-            return;
+            return self.lacks_power(powers, now, out);
         }
         let by = if armed {
             self.durable.armed_by.take()
@@ -186,6 +181,15 @@ impl Room {
             status: None,
         };
         self.begin(running, now, out);
+    }
+
+    /// Tells the room which power is missing, if one is.
+    pub(super) fn lacks_power(&mut self, powers: Powers, now: BootTime, out: &mut Vec<RoomAction>) {
+        let own = self.settings.user.clone();
+        if !powers.suffice() && self.told.first(&own, Topic::Refused(Refusal::OwnPower), now) {
+            let notice = texts::permission_notice(&own, powers);
+            self.say(MessageKind::Notice, notice, Relation::None, out);
+        }
     }
 
     fn begin(&mut self, running: Running, now: BootTime, out: &mut Vec<RoomAction>) {

@@ -177,6 +177,13 @@ impl Room {
         self.done(out)
     }
 
+    /// We have just come into the room: whoever invited us hears at once if we may not do there what they want of us.
+    pub fn arrived(&mut self, powers: Powers, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.lacks_power(powers, now, &mut out);
+        self.done(out)
+    }
+
     /// The call or the room is over for us.
     pub fn close(&mut self, why: Closing, now: BootTime) -> Vec<RoomAction> {
         let mut out = Vec::new();

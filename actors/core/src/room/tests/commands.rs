@@ -185,3 +185,16 @@ fn a_message_that_cannot_be_decrypted_gets_one_notice_of_its_sender() {
     assert_eq!(scene.room.undecryptable("$sealed2", ADA, at(2.0)), []);
     assert_eq!(scene.room.undecryptable("$sealed3", BOT, at(2.0)), []);
 }
+
+#[test]
+fn a_room_that_gives_us_too_little_power_is_told_at_our_arrival_and_once() {
+    let mut scene = Scene::new();
+    let weak = Powers { own: 0, call_member: 50 };
+    let out = scene.room.arrived(weak, at(1.0));
+    let told =
+        |out: &[RoomAction]| out.iter().filter(|action| matches!(action, RoomAction::Say { .. })).count();
+    assert_eq!(told(&out), 1);
+    assert_eq!(told(&scene.room.arrived(weak, at(2.0))), 0);
+    let enough = Powers { own: 50, call_member: 50 };
+    assert_eq!(told(&Scene::new().room.arrived(enough, at(1.0))), 0);
+}
