@@ -14,7 +14,7 @@ const port = (address) => parseInt(address.split(':').at(-1), 16);
 async function sockets(recorder, inodes) {
   const rows = async (table) => {
     const text = await readFile(`/proc/${recorder.child.pid}/net/${table}`, 'utf8').catch(() => '');
-    return text.split('\n').slice(1).map((line) => line.trim().split(/\s+/));
+    return text.trim().split('\n').slice(1).map((line) => line.trim().split(/\s+/));
   };
   const kinds = new Map();
   const homeserver = Number(new URL(recorder.homeserver).port);

@@ -190,10 +190,14 @@ fn a_late_first_report_of_sound_corrects_its_place() {
     assert!((audio.offset_s - video.offset_s).abs() < 1e-4, "{audio:?} {video:?}");
 }
 
-/// Seconds that a busy sender's count of samples has lost by a time, as one of Chromium did in 20 s.
-fn lost_samples(at: f64) -> f64 {
-    let stalls = [(0.9, 0.052), (1.9, 0.082), (2.6, 0.012)];
-    stalls.iter().filter(|(from, _)| at >= *from).map(|(_, lost)| lost).sum()
+/// Instants at which a sender's sound stands still, and for how long, as of one that was busy for a moment.
+const BUSY: [(f64, f64); 3] = [(0.9, 0.052), (1.9, 0.082), (2.6, 0.012)];
+
+/// Seconds that the count of samples has lost by a time; `None` while it stands still.
+fn lost_samples(stalls: &[(f64, f64)], at: f64) -> Option<f64> {
+    let stands = stalls.iter().any(|(from, lost)| at > *from && at < from + lost);
+    let over = stalls.iter().filter(|(from, lost)| at >= from + lost);
+    (!stands).then(|| over.map(|(_, lost)| lost).sum())
 }
 
 /// A call of 21 s whose network is away from 6 to 18 s, what was sent meanwhile is lost, but for the sound's last
@@ -202,8 +206,9 @@ fn outage(clock_lies_s: f64) -> Call {
     let mut call = Call::new(Sender { offset_s: clock_lies_s, there_s: 0.001, back_s: 0.001, ..PLAIN });
     for tick in 0..1050 {
         let at = f64::from(tick) * 0.02;
-        let sound = call.rtp(48_000, at - lost_samples(at));
-        if !(6.0..14.2).contains(&at) {
+        let lost = lost_samples(&BUSY, at);
+        let sound = call.rtp(48_000, at - lost.unwrap_or_default());
+        if lost.is_some() && !(6.0..14.2).contains(&at) {
             let arrival = call.arrival(if at < 18.1 && at > 6.0 { 18.1 } else { at + 0.002 });
             call.clock.observe_packet(AUDIO, 48_000, sound, arrival);
         }
@@ -232,10 +237,11 @@ fn samples_that_a_sender_lost_move_neither_its_sound_nor_its_pictures() {
         call.clock.set_utc(boot(0.0), (UTC_S * 1e6) as i64);
         let picture = call.estimate(VIDEO, 90_000, 0.0, 20.9);
         assert!(judge(&picture, 0.0, 1.0) < 5e-3, "{picture:?}");
-        let span = 20.9 - lost_samples(20.9);
+        let lost = |at| lost_samples(&BUSY, at).unwrap();
+        let span = 20.9 - lost(20.9);
         let sound = call.estimate(AUDIO, 48_000, 0.0, span);
         for second in [0.0, 0.8, 1.8, 4.0, 15.0, 19.5, 20.5] {
-            let media_s = second - lost_samples(second);
+            let media_s = second - lost(second);
             let off = (session_s(&sound, media_s) - second).abs();
             assert!(off < 0.02 && off <= sound.error_bound_s + 1e-4, "{off} s off at {second}: {sound:?}");
         }
@@ -372,6 +378,50 @@ proptest! {
                 let queued = if jitter_s > 0.0 { 0.01 } else { 1e-4 };
                 prop_assert!((point.session_s - truth).abs() <= point.error_s + queued, "{point:?} {truth} {estimate:?}");
             }
+        }
+    }
+
+    #[test]
+    fn whenever_samples_are_lost_sound_is_where_its_sender_meant_it(
+        stalls in prop::collection::vec((1.0_f64..9.0, 0.02_f64..0.4), 0..6),
+        offset_s in -30.0_f64..30.0,
+        jitter_s in 0.0_f64..0.05,
+        late_s in prop::collection::vec(0.0_f64..0.02, 10),
+    ) {
+        let mut call = Call::new(Sender { offset_s, jitter_s, ..PLAIN });
+        let apart = stalls.iter().enumerate().map(|(number, (from, lost))| (from + 9.0 * number as f64, *lost));
+        let stalls: Vec<_> = apart.collect();
+        let lost = |at| lost_samples(&stalls, at);
+        for tick in 0..3_000 {
+            let at = f64::from(tick) * 0.02;
+            let sound = lost(at).map(|lost| call.rtp(48_000, at - lost));
+            if let Some(sound) = sound {
+                let arrival = call.arrival(at);
+                call.clock.observe_packet(AUDIO, 48_000, sound, arrival);
+            }
+            if tick % 3 == 0 {
+                let (picture, arrival) = (call.rtp(90_000, at), call.arrival(at));
+                call.clock.observe_packet(VIDEO, 90_000, picture, arrival);
+            }
+            if tick % 55 == 40 {
+                call.report(VIDEO, 90_000, at);
+            }
+            if let (260, Some(sound)) = (tick % 300, sound) {
+                let late = late_s[tick as usize / 300];
+                call.told(AUDIO, at + late, call.ntp_s(at) + late, sound as u32);
+            }
+        }
+        let picture = call.estimate(VIDEO, 90_000, 0.0, 60.0);
+        prop_assert!(judge(&picture, 0.0, 1.0) < 5e-3, "{picture:?}");
+        let sound = call.estimate(AUDIO, 48_000, 0.0, 60.0 - lost(60.0).unwrap());
+        for second in (0..60).map(f64::from) {
+            // How far back a stall began nobody can tell from what came before it.
+            if stalls.iter().any(|(from, _)| (second - from).abs() < 1.0) {
+                continue;
+            }
+            let media_s = second - lost(second).unwrap();
+            let off = (session_s(&sound, media_s) - second).abs();
+            prop_assert!(off < 0.025 && off <= sound.error_bound_s, "{off} at {second}: {sound:?}");
         }
     }
 
