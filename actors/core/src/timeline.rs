@@ -162,8 +162,9 @@ impl SenderClock {
             self.by_reports(&streams, stream, &media, base).or_else(|| self.by_arrival(stream, &media));
         let Some(placed) = placed else { return nowhere(ClockMethod::Arrival, span_s) };
         let shift = base.seconds_since(origin);
+        let stalls = stalls::within(stream.stalls(), rtp_s, rtp_s + span_s);
         let point = |media_s: f64| {
-            let at = stream.straight(rtp_s + media_s);
+            let at = rtp_s + media_s + stalls::lost(&stalls, rtp_s + media_s);
             let outside = (placed.evidence.0 - at).max(at - placed.evidence.1).max(0.0);
             ClockPoint {
                 media_s,
@@ -171,12 +172,12 @@ impl SenderClock {
                 error_s: placed.base_error_s
                     + placed.worst_s
                     + outside * UNKNOWN_DRIFT
-                    + doubt(stream.stalls(), rtp_s + media_s),
+                    + doubt(&stalls, rtp_s + media_s),
             }
         };
         let mut knots = vec![0.0];
         if span_s > 0.0 {
-            let bends = stream.stalls().iter().flat_map(|stall| [stall.from_s - rtp_s, stall.to_s - rtp_s]);
+            let bends = stalls.iter().flat_map(|stall| [stall.from_s - rtp_s, stall.to_s - rtp_s]);
             knots.extend(bends.filter(|&at| at > KNOT_APART_S && at < span_s - KNOT_APART_S));
             knots.push(span_s);
             knots.dedup_by(|b, a| *b - *a < KNOT_APART_S);

@@ -119,7 +119,8 @@ fn boot(at: f64) -> BootTime {
 
 /// Session time by the map.
 fn session_s(estimate: &ClockEstimate, media_s: f64) -> f64 {
-    let pair = estimate.points.windows(2).find(|pair| media_s <= pair[1].media_s).unwrap();
+    let pair =
+        estimate.points.windows(2).find(|pair| media_s <= pair[1].media_s).expect("a point of the map");
     let share = (media_s - pair[0].media_s) / (pair[1].media_s - pair[0].media_s);
     pair[0].session_s + share * (pair[1].session_s - pair[0].session_s)
 }

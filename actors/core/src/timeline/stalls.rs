@@ -10,6 +10,8 @@ use super::fit::Point;
 const LEAST_STALL_S: f64 = 0.01;
 /// Delay that comes down again within this time was a queue, seconds.
 const QUEUE_S: f64 = 60.0;
+/// Media times that differ by less are the same, seconds: less than a sample, more than rounding.
+const SAMPLE_S: f64 = 1e-5;
 /// Arrivals that must have been late since.
 const LATE_SINCE: usize = 3;
 /// Evidence of the path this far before counts, seconds.
@@ -44,6 +46,20 @@ pub(super) fn lost(stalls: &[Stall], media_s: f64) -> f64 {
         stall.lost_s * share.clamp(0.0, 1.0)
     };
     stalls.iter().map(part).sum()
+}
+
+/// Stalls as a file from `start_s` to `end_s` has them: one that began before it is over when it begins, and one that
+/// is not over by its end came after its last frame. (A source that is switched off for a while is a stall between
+/// two files.)
+pub(super) fn within(stalls: &[Stall], start_s: f64, end_s: f64) -> Vec<Stall> {
+    let inside = stalls.iter().filter_map(|stall| {
+        if stall.from_s < start_s {
+            let to_s = stall.to_s.min(start_s);
+            return Some(Stall { from_s: stall.from_s.min(to_s - 1.0), to_s, ..*stall });
+        }
+        (stall.to_s < end_s - SAMPLE_S).then_some(*stall)
+    });
+    inside.collect()
 }
 
 /// Stalls by least-delay arrivals, in order of arrival. `paths`: arrival → delay of others
@@ -114,6 +130,15 @@ mod tests {
         assert_eq!(lost(&found, 0.5), 0.0);
         assert!((lost(&found, 1.5) - 0.035).abs() < 1e-9);
         assert!((lost(&found, 9.0) - 0.07).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_source_that_was_off_is_a_stall_between_its_files() {
+        let off = Stall { from_s: 9.98, to_s: 10.0, lost_s: 4.0, unwitnessed: false };
+        assert_eq!(within(&[off], 2.0, 10.0), []);
+        let before = within(&[off], 10.0, 15.0);
+        assert_eq!((lost(&before, 10.0), lost(&before, 15.0)), (4.0, 4.0));
+        assert_eq!(within(&[off], 2.0, 12.0), [off]);
     }
 
     #[test]
