@@ -4,10 +4,12 @@
 //! busy machine) sends what comes after under RTP times that are too early from then on, by what it lost. Its
 //! packets arrive late by as much, and stay so, while nothing else on the same path became later.
 
-use super::fit::Point;
+use super::fit::{Point, median};
 
-/// What is taken for a stall, seconds: above the jitter of least-delay arrivals.
-const LEAST_STALL_S: f64 = 0.01;
+/// What is taken for a stall, seconds: browsers lose sound by pieces of 10 ms.
+const LEAST_STALL_S: f64 = 0.006;
+/// It must be so many times what least delays differ by from one to the next, or jitter would add up.
+const ABOVE_JITTER: f64 = 3.0;
 /// Delay that comes down again within this time was a queue, seconds.
 const QUEUE_S: f64 = 60.0;
 /// Media times that differ by less are the same, seconds: less than a sample, more than rounding.
@@ -72,19 +74,31 @@ pub(super) fn find(arrivals: &[Arrival], paths: &[Vec<Point>]) -> Vec<Stall> {
             near.map(|other| other.delay_s).fold(f64::INFINITY, f64::min)
         })
         .collect();
-    let mut found = Vec::new();
+    let mut steps: Vec<_> =
+        arrivals.windows(2).map(|pair| (pair[1].delay_s - pair[0].delay_s).abs()).collect();
+    let least_s = LEAST_STALL_S.max(ABOVE_JITTER * median(&mut steps).unwrap_or_default());
+    let mut found: Vec<Stall> = Vec::new();
     for (at, pair) in arrivals.windows(2).enumerate() {
         let (from_s, to_s) = (pair[0].extent.1, pair[1].extent.0);
         let (before, after) = (pair[0].arrival_s, pair[1].arrival_s);
         let rise = floors[at + 1] - floors[at];
+        if rise <= -least_s {
+            // What came down after all was a queue.
+            if let Some(last) = found.pop()
+                && last.lost_s + rise >= least_s
+            {
+                found.push(Stall { lost_s: last.lost_s + rise, ..last });
+            }
+            continue;
+        }
         let since = arrivals.len() - at - 1;
-        if to_s <= from_s || after <= before || rise < LEAST_STALL_S || since < LATE_SINCE {
+        if to_s <= from_s || after <= before || rise < least_s || since < LATE_SINCE {
             continue;
         }
         let longer: Vec<_> = paths.iter().filter_map(|path| became_longer(path, before, after)).collect();
         let longer_s = longer.iter().copied().fold(f64::INFINITY, f64::min);
-        let lost_s = if longer_s.is_finite() && longer_s >= LEAST_STALL_S { rise - longer_s } else { rise };
-        if lost_s >= LEAST_STALL_S {
+        let lost_s = if longer_s.is_finite() && longer_s >= least_s { rise - longer_s } else { rise };
+        if lost_s >= least_s {
             found.push(Stall { from_s, to_s, lost_s, unwitnessed: longer.is_empty() });
         }
     }
@@ -124,7 +138,8 @@ mod tests {
 
     #[test]
     fn what_is_late_for_good_while_the_path_is_as_it_was_is_a_stall() {
-        let found = find(&arrivals(&[0.02, 0.02, 0.09, 0.12, 0.09, 0.09]), &[path(&[0.03; 6])]);
+        let found =
+            find(&arrivals(&[0.02, 0.02, 0.09, 0.12, 0.09, 0.09, 0.09, 0.09, 0.09]), &[path(&[0.03; 9])]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!((found[0].lost_s - 0.07).abs() < 1e-9 && !found[0].unwitnessed, "{found:?}");
         assert_eq!(lost(&found, 0.5), 0.0);
@@ -144,6 +159,16 @@ mod tests {
     #[test]
     fn a_queue_that_empties_again_is_none() {
         assert_eq!(find(&arrivals(&[0.02, 0.3, 0.4, 0.2, 0.02]), &[]), []);
+    }
+
+    #[test]
+    fn jitter_does_not_add_up_to_stalls() {
+        let late = |second: usize| if second % 70 == 0 { 0.02 } else { 0.02 + 0.001 * (second % 12) as f64 };
+        let late: Vec<_> = (0..250).map(late).collect();
+        assert_eq!(find(&arrivals(&late), &[]), []);
+        // Two minutes of a queue, which empties.
+        let late: Vec<_> = (0..250).map(|at| if (60..180).contains(&at) { 0.2 } else { 0.02 }).collect();
+        assert_eq!(find(&arrivals(&late), &[]), []);
     }
 
     #[test]
