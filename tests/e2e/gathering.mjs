@@ -36,7 +36,7 @@ export class Gathering {
   }
 
   /** What the recorder said since `after`, in the eyes of `person`, once `test(content, event)` holds. */
-  answer(person, test, after = 0, timeoutMs = 10_000) {
+  answer(person, test, after = 0, timeoutMs = 20_000) {
     const fits = (event) => event.at >= after && test(event.content, event);
     return this.world.notice(person, this.room, fits, timeoutMs);
   }

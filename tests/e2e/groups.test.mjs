@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, describe, test } from 'node:test';
 
 import { Gathering, firstMedia, median, open, sources } from './gathering.mjs';
 import { seconds } from './expect.mjs';
@@ -19,6 +19,8 @@ describe('group calls', () => {
   before(async () => {
     world = await World.start({ changes: { group: { empty_after_seconds: 5, contact: '@boss:localhost' } } });
   });
+  // Nobody stays in a call that another test would have to share the machine with.
+  afterEach(() => Promise.all(world.callers.splice(0).map((caller) => caller.close())));
   after(() => leave());
 
   async function noteConnects(...people) {
@@ -101,7 +103,6 @@ describe('group calls', () => {
     console.log(`  people connect to each other in ${median(connects)} ms; ${JSON.stringify(participants)}`);
     assert.ok(confirmed.at - begun.at <= 1000, `start was confirmed after ${confirmed.at - begun.at} ms`);
     assert.ok(Math.max(...firsts) <= median(connects) + 1000, `first media after ${firsts} ms`);
-    await Promise.all([ada.close(), tess.close()]);
   });
 
   test('people come late, come back, crash and share their screens, and all is there and aligned', async () => {
@@ -191,7 +192,6 @@ describe('group calls', () => {
     assert.ok(tileMs <= 2000, `${tileMs}`);
     const offs = participants.map(({ off_utc_median_ms }) => off_utc_median_ms);
     assert.ok(Math.max(...offs) - Math.min(...offs) <= 20, `people are not aligned: ${offs}`);
-    await Promise.all(call.people.map((person) => person.close()));
   });
 
   test('the same people are recorded in two rooms at once, and only as far as they want', async () => {
@@ -270,7 +270,6 @@ describe('group calls', () => {
     const second = await quiet.stop();
     assert.notEqual(second.directory, first.directory);
     assert.equal((await quiet.sessions()).length, 2);
-    await Promise.all([dora, emil, dora2, emil2].map((person) => person.close()));
   });
 
   test('nonsense around a call harms nobody, and every way to lose it is a clean end', async () => {
@@ -374,6 +373,37 @@ describe('group calls', () => {
     await call.takeTruth();
     await call.assertRight(replaced, { content: false });
     await until('no call', async () => (await world.recorder.calls()).length === 0);
-    await Promise.all([fay.close(), gus.close()]);
+  });
+
+  test('a restart of the recorder goes on with the same session, in order or not', async () => {
+    const [ivo, uma] = await open(world, 'ivo', 'uma');
+    const call = await Gathering.open(world, ivo, [uma], { name: 'Long' });
+    await call.join(ivo, uma);
+    await call.start();
+    const connected = (after) =>
+      Promise.all([ivo, uma].map((one) => one.do('connectedTo', world.recorderId, after)));
+    await connected(0);
+    await seconds(3);
+    for (const end of ['stop', 'kill']) {
+      await world.recorder[end]();
+      const at = Date.now();
+      await world.recorder.start();
+      await connected(at);
+      await seconds(3);
+    }
+    const stopped = await call.stop();
+    await call.takeTruth();
+    assert.equal((await call.sessions()).length, 1, 'one session');
+    assert.equal(stopped.manifest.end_reason, 'stopped');
+    assert.ok(stopped.manifest.recoveries.length >= 1, 'no recovery');
+    assert.equal(stopped.manifest.participants.length, 2);
+    for (const { tracks } of stopped.manifest.participants) {
+      for (const { segments } of tracks) {
+        const because = segments.map(({ opened_because }) => opened_because);
+        assert.deepEqual(because, ['first', 'process_restarted', 'process_restarted']);
+      }
+    }
+    // What was sent while no recorder was there is in no file.
+    await call.assertRight(stopped, { content: false, trailingMs: 20_000, unexplainedMs: 1000 });
   });
 });

@@ -116,12 +116,12 @@ export function groupMethods({ client, eventually, mark }) {
         hangup: call.hangupReason ?? null,
       })),
 
-    async connectedTo(user, timeoutMs = 20_000) {
-      return eventually(
-        `a connection to ${user}`,
-        () => legTo(user)?.call.state === 'connected' && legTo(user).connected,
-        timeoutMs,
-      );
+    /** When a connection to `user` stood that was made after the time given. */
+    async connectedTo(user, after = 0) {
+      return eventually(`a connection to ${user}`, () => {
+        const leg = legTo(user);
+        return leg?.since >= after && leg.call.state === 'connected' && leg.connected;
+      });
     },
 
     /** What the page shows of `user`: frames decoded so far, size, mean brightness and the picture's own bytes. */
