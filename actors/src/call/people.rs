@@ -231,10 +231,15 @@ impl CallShared {
                 let inherited = match place.peer.take() {
                     Some((_, old)) => {
                         let tracks = old.heirloom();
+                        // A connection on which nothing came is no reason of its own.
+                        let because = match old.tracks().is_empty() {
+                            true => old.inherited_because,
+                            false => OpenedBecause::Reconnected,
+                        };
                         if place.retired.len() < MOST_RETIRED {
                             place.retired.push(old);
                         }
-                        (tracks, OpenedBecause::Reconnected)
+                        (tracks, because)
                     }
                     None => (std::mem::take(&mut place.known), OpenedBecause::ProcessRestarted),
                 };
