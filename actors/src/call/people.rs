@@ -232,9 +232,10 @@ impl CallShared {
                     Some((_, old)) => {
                         let tracks = old.heirloom();
                         // A connection on which nothing came is no reason of its own.
-                        let because = match old.tracks().is_empty() {
-                            true => old.inherited_because,
-                            false => OpenedBecause::Reconnected,
+                        let because = if old.tracks().is_empty() {
+                            old.inherited_because
+                        } else {
+                            OpenedBecause::Reconnected
                         };
                         if place.retired.len() < MOST_RETIRED {
                             place.retired.push(old);

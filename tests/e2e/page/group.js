@@ -6,7 +6,7 @@ import { negotiations, takeTruth } from './truth.js';
 export function groupMethods({ client, eventually, mark }) {
   let group;
   let enteredAt;
-  /** Connections that were ever made in a group call: {conf, user, device, call, since, connected}. */
+  /** Connections that were ever made in a group call: {conf, user, device, call, enteredAt, since, connected}. */
   const legs = [];
 
   function watch(entered) {
@@ -14,7 +14,8 @@ export function groupMethods({ client, eventually, mark }) {
       for (const [user, devices] of entered.calls) {
         for (const [device, call] of devices) {
           if (legs.some((leg) => leg.call === call)) continue;
-          const leg = { conf: entered.groupCallId, user, device, call, since: Date.now(), connected: null };
+          const since = Date.now();
+          const leg = { conf: entered.groupCallId, user, device, call, enteredAt, since, connected: null };
           legs.push(leg);
           mark('leg', { user, call_id: call.callId });
           call.on('state', (state) => {
@@ -104,7 +105,7 @@ export function groupMethods({ client, eventually, mark }) {
 
     /** Milliseconds from our click (or, if later, from when they were seen) until media could flow, by user. */
     legs: () =>
-      legs.map(({ conf, user, device, call, since, connected }) => ({
+      legs.map(({ conf, user, device, call, enteredAt, since, connected }) => ({
         conf,
         user,
         device,
