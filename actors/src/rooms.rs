@@ -27,8 +27,8 @@ use crate::world::World;
 /// Answers about messages of ours that may wait to be looked at; they are bounded by what was said.
 const MOST_ANSWERS: usize = 1_024;
 
-/// A membership of ours that is younger is new, milliseconds.
-const NEW_MS: i64 = 60_000;
+/// A membership of ours that is younger is new.
+const NEW: Duration = Duration::from_secs(60);
 
 /// What happened to something that a room's machine wanted said.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl RoomPlace {
                         }
                         Some("join") => {
                             lock(&self.machine).rejoined();
-                            self.arrive(speaker.powers, origin_ts_ms);
+                            self.arrive(speaker.powers, event);
                         }
                         _ => {}
                     }
@@ -165,10 +165,14 @@ impl RoomPlace {
     }
 
     /// Our own membership was seen. Where it is new, the room hears of powers that we lack.
-    fn arrive(&self, powers: Option<&RoomPowers>, origin_ts_ms: i64) {
-        let age_ms = (self.world.clock.utc_micros() / 1_000).saturating_sub(origin_ts_ms);
+    fn arrive(&self, powers: Option<&RoomPowers>, event: &RoomEvent) {
+        let new = event.age < NEW;
         let known = self.joined.swap(true, Ordering::Relaxed);
-        if let Some(powers) = powers.filter(|_| !known && age_ms < NEW_MS) {
+        if new && !known {
+            // Somebody may have given a command before we first heard of the room.
+            lock(&self.machine).joined(event.received - event.age);
+        }
+        if let Some(powers) = powers.filter(|_| !known && new) {
             let (now, powers) =
                 (self.world.clock.now(), Powers { own: powers.own, call_member: powers.call_member });
             self.step(|machine| machine.arrived(powers, now));

@@ -198,3 +198,14 @@ fn a_room_that_gives_us_too_little_power_is_told_at_our_arrival_and_once() {
     let enough = Powers { own: 50, call_member: 50 };
     assert_eq!(told(&Scene::new().room.arrived(enough, at(1.0))), 0);
 }
+
+#[test]
+fn what_was_said_after_our_joining_counts_though_we_heard_of_the_room_later() {
+    let mut scene = Scene::new();
+    let mut early = said(ADA, "!start", 0.0);
+    early.received = at(0.0);
+    early.age = std::time::Duration::from_secs(2);
+    assert_eq!(scene.room.command(&early, &trusted(), at(0.0)), []);
+    scene.room.joined(at(0.0) - std::time::Duration::from_secs(3));
+    assert_ne!(scene.room.command(&early, &trusted(), at(0.0)), []);
+}
