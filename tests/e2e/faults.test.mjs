@@ -137,7 +137,8 @@ describe('faults in a live call', () => {
       ['first', 'writer_restarted'],
     );
     assert.equal(segmentsOf(manifest, 'camera').length, 1);
-    await assertRight(world, directory, { mayDrop: true });
+    // What the disk refused may have held a beep.
+    await assertRight(world, directory, { mayDrop: true, content: false });
     await ben.close();
   });
 
