@@ -121,7 +121,7 @@ export class Course {
     figures.lost = verdict.streams.reduce((sum, { lost }) => sum + lost, 0);
     figures.worstFrameMs = Math.max(...verdict.streams.map(({ worst_ms }) => worst_ms));
     this.#judgeHoles(verdict);
-    Object.assign(figures, this.#judgeResumes(verdict), this.#judgeGaps(manifest), judgeClock(verdict));
+    Object.assign(figures, this.#judgeResumes(verdict), this.#judgeGaps(manifest), judgeClock(verdict, content));
     if (content) Object.assign(figures, await judgeSeconds(directory, manifest));
     return { directory, manifest, verdict, figures };
   }
@@ -246,9 +246,11 @@ const epochMs = (epoch) => Date.parse(epoch.replace(/(\.\d{3})\d*/, '$1'));
  * sound counts samples, of which a busy browser loses some: there it is the wall clock at which its frames came from the
  * encoder, most of them without much delay.
  */
-function judgeClock({ used }) {
+function judgeClock({ used }, content) {
   let worst = 0;
   for (const [stream, files] of used) {
+    // A sound card whose seconds are not those of the wall says nothing about the wall's.
+    if (!content && stream.kind !== 'video') continue;
     const sender = ({ ms, at }) => (stream.kind === 'video' ? ms : at);
     const places = files.map(({ layer, segment, packets }) => {
       const all = packets.map(({ ms }, number) => {
