@@ -265,6 +265,11 @@ pub struct RoomPowers {
 }
 
 impl RoomPowers {
+    /// Ours, against what taking part in a call needs.
+    pub fn ours(&self) -> room::Powers {
+        room::Powers { own: self.own, call_member: self.call_member }
+    }
+
     pub fn of(&self, user: &str) -> i64 {
         self.users.get(user).copied().unwrap_or(self.default)
     }

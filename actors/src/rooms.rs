@@ -13,7 +13,7 @@ use recorder_core::ids::CallKey;
 use recorder_core::manifest::{CallKind, EndReason, EventKind};
 use recorder_core::mesh::{CALL_EVENT, Gathering, MEMBER_EVENT, Roster, without_device};
 use recorder_core::room::{
-    self, Activity, Authority, Closing, Ended, GatheringView, MessageTag, Powers, Progress, Reaction, Room,
+    self, Activity, Authority, Closing, Ended, GatheringView, MessageTag, Progress, Reaction, Room,
     RoomAction, Said,
 };
 use serde_json::{Map, Value};
@@ -159,8 +159,7 @@ impl RoomPlace {
             _ => {}
         }
         if let Some(powers) = speaker.powers {
-            let powers = Powers { own: powers.own, call_member: powers.call_member };
-            self.step(|machine| machine.powers(powers, now));
+            self.step(|machine| machine.powers(powers.ours(), now));
         }
     }
 
@@ -173,9 +172,8 @@ impl RoomPlace {
             lock(&self.machine).joined(event.received - event.age);
         }
         if let Some(powers) = powers.filter(|_| !known && new) {
-            let (now, powers) =
-                (self.world.clock.now(), Powers { own: powers.own, call_member: powers.call_member });
-            self.step(|machine| machine.arrived(powers, now));
+            let now = self.world.clock.now();
+            self.step(|machine| machine.arrived(powers.ours(), now));
         }
     }
 
@@ -328,7 +326,7 @@ impl RoomPlace {
             allowed: speaker.allowed,
             level: powers.of(sender),
             needed_start: self.world.settings.group.start_level,
-            powers: Powers { own: powers.own, call_member: powers.call_member },
+            powers: powers.ours(),
             // Who is not in a room cannot send into it.
             joined: true,
         })

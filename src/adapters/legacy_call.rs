@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use recorder_actors::ports::{LiveCall, LiveCalls as _, RoomFacts, Signalling, SignallingError, TurnServer};
+use recorder_actors::ports::{
+    LiveCall, LiveCalls as _, Relation, RoomFacts, Signalling, SignallingError, TurnServer,
+};
 use recorder_core::call::{Announcement, Version, hangup_for, recording_interrupted};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::live_calls::LiveCallFile;
 use super::matrix::{MatrixAccount, SendError};
@@ -47,7 +49,12 @@ impl Signalling for MatrixSignalling {
         message: Announcement,
         patience: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>> {
-        self.send(room, "m.room.message".to_owned(), message_content(&message), patience)
+        let account = self.account.clone();
+        async move {
+            let said = account.say(&room, &message, &Relation::None, patience).await;
+            said.map(drop).map_err(SignallingError::from)
+        }
+        .boxed()
     }
 
     fn turn_servers(&self) -> BoxFuture<'static, Vec<TurnServer>> {
@@ -70,16 +77,6 @@ impl Signalling for MatrixSignalling {
         let account = self.account.clone();
         async move { account.member_name(&room, &user).await }.boxed()
     }
-}
-
-fn message_content(message: &Announcement) -> Value {
-    json!({
-        "msgtype": if message.notice { "m.notice" } else { "m.text" },
-        "body": message.plain,
-        "format": "org.matrix.custom.html",
-        "formatted_body": message.html,
-        "m.mentions": {"user_ids": message.mentions},
-    })
 }
 
 /// Hangs up the calls that an earlier process had answered, as soon as the account has synced, and tells the rooms.
@@ -110,8 +107,8 @@ pub async fn say_farewell(account: MatrixAccount, live_calls: LiveCallFile, left
             }
             live_calls.remove(call.room.clone(), call.call_id.clone()).await;
             tracing::info!(room = %call.room, "a call cut off by a restart was hung up");
-            let told = message_content(&recording_interrupted(Some(&call.caller)));
-            if let Err(error) = account.send(&call.room, "m.room.message", told, FAREWELL).await {
+            let told = recording_interrupted(Some(&call.caller));
+            if let Err(error) = account.say(&call.room, &told, &Relation::None, FAREWELL).await {
                 tracing::warn!(room = %call.room, %error, "the room could not be told of a restart");
             }
         }

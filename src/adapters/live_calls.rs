@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use recorder_actors::ports::{LiveCall, LiveCalls};
+
+use super::matrix::files;
 
 type Calls = BTreeMap<(String, String), LiveCall>;
 
@@ -40,7 +41,8 @@ impl LiveCallFile {
                 let mut calls = this.calls.lock().unwrap_or_else(PoisonError::into_inner);
                 change(&mut calls);
                 let list: Vec<_> = calls.values().cloned().collect();
-                write_atomically(&this.path, &list)
+                let bytes = serde_json::to_vec(&list).map_err(io::Error::other)?;
+                files::replace(&this.path, &bytes, true)
             })
             .await;
             if let Ok(Err(error)) = saved {
@@ -49,15 +51,6 @@ impl LiveCallFile {
         }
         .boxed()
     }
-}
-
-fn write_atomically(path: &Path, list: &[LiveCall]) -> io::Result<()> {
-    let temporary = path.with_extension("json.new");
-    let _ = fs::remove_file(&temporary);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(&serde_json::to_vec(list).map_err(io::Error::other)?)?;
-    file.sync_data()?;
-    fs::rename(&temporary, path)
 }
 
 impl LiveCalls for LiveCallFile {

@@ -16,7 +16,7 @@ mod delayed;
 mod deliver;
 mod error;
 mod event;
-mod files;
+pub(super) mod files;
 mod gaps;
 mod handled;
 mod identity;

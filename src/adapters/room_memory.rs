@@ -1,15 +1,15 @@
 //! `rooms.json` in the state directory: who does not want to be recorded, what is armed, which session runs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use recorder_actors::ports::{RoomMemory, RoomRecord};
+
+use super::matrix::files;
 
 type Records = BTreeMap<String, RoomRecord>;
 
@@ -37,10 +37,10 @@ impl RoomFile {
     /// Reads what an earlier process left.
     pub fn open(state_directory: &Path) -> Result<(Self, HashMap<String, RoomRecord>), RoomMemoryError> {
         let path = state_directory.join("rooms.json");
-        let records: Records = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
+        let records: Records = match files::read_if_there(&path) {
+            Ok(Some(bytes)) => serde_json::from_slice(&bytes)
                 .map_err(|error| RoomMemoryError::Damaged { path: path.clone(), why: error.to_string() })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Records::new(),
+            Ok(None) => Records::new(),
             Err(source) => return Err(RoomMemoryError::Read { path, source }),
         };
         let left = records.clone().into_iter().collect();
@@ -60,7 +60,8 @@ impl RoomMemory for RoomFile {
                 } else {
                     records.insert(room, record);
                 }
-                write_atomically(&this.path, &records)
+                let bytes = serde_json::to_vec_pretty(&*records).map_err(io::Error::other)?;
+                files::replace(&this.path, &bytes, true)
             })
             .await;
             if let Ok(Err(error)) = saved {
@@ -69,15 +70,6 @@ impl RoomMemory for RoomFile {
         }
         .boxed()
     }
-}
-
-fn write_atomically(path: &Path, records: &Records) -> io::Result<()> {
-    let temporary = path.with_extension("json.new");
-    let _ = fs::remove_file(&temporary);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(&serde_json::to_vec_pretty(records).map_err(io::Error::other)?)?;
-    file.sync_data()?;
-    fs::rename(&temporary, path)
 }
 
 #[cfg(test)]
@@ -108,7 +100,7 @@ mod tests {
     #[test]
     fn a_damaged_file_is_not_taken_for_nobody_objecting() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("rooms.json"), b"{").unwrap();
+        std::fs::write(folder.path().join("rooms.json"), b"{").unwrap();
         let error = RoomFile::open(folder.path()).unwrap_err();
         assert!(error.to_string().contains("restore it from a backup"), "{error}");
     }

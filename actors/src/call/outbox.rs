@@ -29,8 +29,8 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 enum Outbound {
     Event(Outgoing),
     Message(Announcement),
-    /// Our membership; whether it was taken is told to whoever asks.
-    Membership(Value, Option<oneshot::Sender<bool>>),
+    /// Our membership; answered with whether it was taken.
+    Membership(Value, oneshot::Sender<bool>),
     /// Answered when all before it was sent or given up: whether a hang-up among it was not sent.
     Flush(oneshot::Sender<bool>),
 }
@@ -71,7 +71,7 @@ impl Outbox {
     /// Sends the content of our membership event. Resolves when it was sent or given up; false for the latter.
     pub(super) fn membership(&self, content: Value) -> impl Future<Output = bool> + 'static {
         let (done, sent) = oneshot::channel();
-        self.push(Outbound::Membership(content, Some(done)));
+        self.push(Outbound::Membership(content, done));
         async move { sent.await.unwrap_or(false) }
     }
 
@@ -150,7 +150,7 @@ impl Sender {
                 }
                 Outbound::Membership(content, done) => {
                     let (kind, key) = (MEMBER_EVENT.to_owned(), world.settings.user.clone());
-                    (world.rooms.send_state(room, kind, key, content, self.patience()), false, done)
+                    (world.rooms.send_state(room, kind, key, content, self.patience()), false, Some(done))
                 }
                 Outbound::Flush(done) => {
                     let _ = done.send(hangup_failed);

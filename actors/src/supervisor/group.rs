@@ -132,9 +132,8 @@ impl SupervisorActor {
                     room: room.id.clone(),
                     call_id,
                     started_by: by,
-                    resume: None,
-                    began_utc_micros: None,
                     opted_out: room.opted_out(),
+                    ..RecordingOrder::default()
                 };
                 self.record(room, order);
             }

@@ -14,7 +14,7 @@ pub(super) fn private_folder(path: &Path) -> Result<(), AccountError> {
 }
 
 /// Replaces `path` by `bytes`, mode 0600; a reader sees the old file or the new one. `durable` survives a power cut.
-pub(super) fn replace(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+pub(in crate::adapters) fn replace(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let fresh = path.with_file_name(name);
@@ -41,7 +41,7 @@ pub(super) fn create_once(path: &Path) -> io::Result<File> {
 }
 
 /// The contents of a file, or `None` when there is none.
-pub(super) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(in crate::adapters) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
