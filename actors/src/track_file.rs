@@ -238,6 +238,7 @@ impl Recording {
             info.ssrc,
             info.clock_rate,
             frame.rtp_time,
+            frame.audio.map_or(0, |sound| sound.duration_samples),
             frame.first_arrival,
         );
         if !world.lanes.has_room(kind) {

@@ -3,8 +3,8 @@
 //! Sender reports tie a stream's RTP time to its sender's wall clock (RFC 3550 §6.4.1), the same for all
 //! streams of one sender, so audio and video lie to each other as the sender meant. The sender's wall clock
 //! is tied to ours by what arrived with the least delay, less half the round trip. Until a stream has a
-//! report its own least-delay arrivals place it. Time that a sender's count of samples lost is put back
-//! first, stretch by stretch.
+//! report its own least-delay arrivals place it. A packet of sound counts as sent when its last sample was taken.
+//! Time that a sender's count of samples lost is put back first, stretch by stretch.
 
 mod fit;
 mod stalls;
@@ -115,12 +115,21 @@ impl SenderClock {
         }
     }
 
-    /// A packet of a stream: its RTP time without wrap (the numbering the later `estimate` uses) and its
-    /// arrival.
-    pub fn observe_packet(&mut self, ssrc: u32, clock_rate: u32, unwrapped_rtp: i64, arrival: BootTime) {
+    /// A packet of a stream: its RTP time without wrap (the numbering the later `estimate` uses), how much sound it
+    /// holds (ticks; 0 for pictures and where it is not known), and its arrival.
+    pub fn observe_packet(
+        &mut self,
+        ssrc: u32,
+        clock_rate: u32,
+        unwrapped_rtp: i64,
+        length: u32,
+        arrival: BootTime,
+    ) {
         let arrival_s = self.seconds(arrival);
+        // RTP time is that of the first sample (RFC 3550 §5.1), and no packet is sent before its last sample was taken.
+        let length_s = f64::from(length) / f64::from(clock_rate.max(1));
         let stream = self.stream(ssrc, arrival_s);
-        stream.packet(clock_rate, unwrapped_rtp, arrival_s);
+        stream.packet(clock_rate, unwrapped_rtp, arrival_s - length_s);
     }
 
     /// A sender report. Reports of no use (no wall clock) are ignored; contradictory ones are weighed at
@@ -237,7 +246,8 @@ impl SenderClock {
         let mut offset = lower_line(&mut delays, DRIFT_SPAN_S)?;
         // By so much this stream's packets were faster than those of streams that know better.
         let too_fast = own.iter().map(|point| offset.at(point.x) - point.y).fold(0.0, f64::max);
-        let too_fast_s = if too_fast > TOO_FAST_S { too_fast } else { 0.0 };
+        // Less than what is surely wrong is not mended, but it is doubt.
+        let (too_fast_s, doubtful_s) = if too_fast > TOO_FAST_S { (too_fast, 0.0) } else { (0.0, too_fast) };
         let half_trip_s = self.half_trip_s();
         offset.intercept -= half_trip_s.unwrap_or(0.0);
         let middle = reported.line.at((media.start + media.end) / 2.0);
@@ -258,7 +268,7 @@ impl SenderClock {
             line,
             evidence: reported.extent,
             base_error_s,
-            worst_s: reported.worst_s,
+            worst_s: reported.worst_s + doubtful_s,
             residual_s: reported.residual_s,
         })
     }

@@ -71,10 +71,23 @@ impl Call {
     fn packets(&mut self, ssrc: u32, rate: u32, from: f64, to: f64, step: f64) {
         let mut at = from;
         while at < to {
-            let arrival = self.arrival(at);
-            self.clock.observe_packet(ssrc, rate, self.rtp(rate, at), arrival);
+            match ssrc {
+                AUDIO => self.sound(at, self.rtp(rate, at)),
+                _ => self.picture(ssrc, at, self.rtp(rate, at)),
+            }
             at += step;
         }
+    }
+
+    fn picture(&mut self, ssrc: u32, sent: f64, rtp: i64) {
+        let arrival = self.arrival(sent);
+        self.clock.observe_packet(ssrc, 90_000, rtp, 0, arrival);
+    }
+
+    /// 20 ms of sound from `at` on, sent when all of it was heard.
+    fn sound(&mut self, at: f64, rtp: i64) {
+        let arrival = self.arrival(at + 0.02);
+        self.clock.observe_packet(AUDIO, 48_000, rtp, 960, arrival);
     }
 
     fn report(&mut self, ssrc: u32, rate: u32, at: f64) {
@@ -210,13 +223,11 @@ fn outage(clock_lies_s: f64) -> Call {
         let lost = lost_samples(&BUSY, at);
         let sound = call.rtp(48_000, at - lost.unwrap_or_default());
         if lost.is_some() && !(6.0..14.2).contains(&at) {
-            let arrival = call.arrival(if at < 18.1 && at > 6.0 { 18.1 } else { at + 0.002 });
-            call.clock.observe_packet(AUDIO, 48_000, sound, arrival);
+            call.sound(if at < 18.1 && at > 6.0 { 18.1 } else { at + 0.002 }, sound);
         }
         let away = (6.0..18.0).contains(&at);
         if tick % 3 == 0 && !away {
-            let (picture, arrival) = (call.rtp(90_000, at), call.arrival(at + 0.006));
-            call.clock.observe_packet(VIDEO, 90_000, picture, arrival);
+            call.picture(VIDEO, at + 0.006, call.rtp(90_000, at));
         }
         if tick % 55 == 40 && !away {
             call.report(VIDEO, 90_000, at);
@@ -250,21 +261,23 @@ fn samples_that_a_sender_lost_move_neither_its_sound_nor_its_pictures() {
 }
 
 #[test]
-fn a_lone_late_report_of_sound_moves_no_picture() {
-    let mut call = Call::new(PLAIN);
-    for second in 0..10 {
-        let at = f64::from(second);
-        call.packets(AUDIO, 48_000, at, at + 1.0, 0.02);
-        call.packets(VIDEO, 90_000, at, at + 1.0, 1.0 / 15.0);
-        call.report(VIDEO, 90_000, at + 0.9);
-    }
-    // Its wall clock was read 70 ms after the sample.
-    let rtp = call.rtp(48_000, 5.0) as u32;
-    call.told(AUDIO, 5.07, call.ntp_s(5.07), rtp);
-    for (ssrc, rate) in [(VIDEO, 90_000), (AUDIO, 48_000)] {
-        let estimate = call.estimate(ssrc, rate, 0.0, 10.0);
-        assert_eq!(estimate.method, ClockMethod::SenderReports);
-        assert!(judge(&estimate, 0.0, 1.0) < 1e-3, "{estimate:?}");
+fn a_lone_late_report_moves_neither_pictures_nor_its_own_sound() {
+    // The wall clock was read so long after the sample: about as long as a packet of sound, and longer.
+    for late in [0.015, 0.025, 0.07] {
+        let mut call = Call::new(PLAIN);
+        for second in 0..10 {
+            let at = f64::from(second);
+            call.packets(AUDIO, 48_000, at, at + 1.0, 0.02);
+            call.packets(VIDEO, 90_000, at, at + 1.0, 1.0 / 15.0);
+            call.report(VIDEO, 90_000, at + 0.9);
+        }
+        let rtp = call.rtp(48_000, 5.0) as u32;
+        call.told(AUDIO, 5.0 + late, call.ntp_s(5.0 + late), rtp);
+        for (ssrc, rate) in [(VIDEO, 90_000), (AUDIO, 48_000)] {
+            let estimate = call.estimate(ssrc, rate, 0.0, 10.0);
+            assert_eq!(estimate.method, ClockMethod::SenderReports);
+            assert!(judge(&estimate, 0.0, 1.0) < 1e-3, "{late} s late: {estimate:?}");
+        }
     }
 }
 
@@ -397,12 +410,10 @@ proptest! {
             let at = f64::from(tick) * 0.02;
             let sound = lost(at).map(|lost| call.rtp(48_000, at - lost));
             if let Some(sound) = sound {
-                let arrival = call.arrival(at);
-                call.clock.observe_packet(AUDIO, 48_000, sound, arrival);
+                call.sound(at, sound);
             }
             if tick % 3 == 0 {
-                let (picture, arrival) = (call.rtp(90_000, at), call.arrival(at));
-                call.clock.observe_packet(VIDEO, 90_000, picture, arrival);
+                call.picture(VIDEO, at, call.rtp(90_000, at));
             }
             if tick % 55 == 40 {
                 call.report(VIDEO, 90_000, at);
@@ -429,12 +440,12 @@ proptest! {
     #[test]
     fn any_reports_give_finite_rising_points(
         reports in prop::collection::vec((any::<u32>(), any::<u64>(), any::<u32>(), 0_u64..1 << 50), 0..60),
-        packets in prop::collection::vec((0_u32..3, any::<u32>(), 0_u64..1 << 50), 0..60),
+        packets in prop::collection::vec((0_u32..3, any::<u32>(), any::<u32>(), 0_u64..1 << 50), 0..60),
         span in 0.0_f64..1e5,
     ) {
         let mut clock = SenderClock::new();
-        for (ssrc, rtp, arrival) in packets {
-            clock.observe_packet(ssrc, 90_000, i64::from(rtp), BootTime(arrival));
+        for (ssrc, rtp, length, arrival) in packets {
+            clock.observe_packet(ssrc, 90_000, i64::from(rtp), length, BootTime(arrival));
         }
         for (ssrc, ntp, rtp, arrival) in reports {
             let (arrival, round_trip_ns) = (BootTime(arrival), Some(ntp));
