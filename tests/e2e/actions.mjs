@@ -1,15 +1,13 @@
-// A call in which things are changed, and the judgement of what was made of it.
+// A call in which things are changed. `judgement.mjs` judges what was made of it.
 
 import assert from 'node:assert/strict';
 import path from 'node:path';
 
-import { sessionTime } from '../oracle/clock.mjs';
-import * as probe from '../oracle/probe.mjs';
-import { beeps, flashes, offWholeSecond, percentile } from '../oracle/signal.mjs';
 import { readTruth } from '../oracle/truth.mjs';
 import { judgeSession } from '../oracle/session.mjs';
+import { Judgement } from './judgement.mjs';
 import { until } from './processes.mjs';
-import { GAP_MS, Prediction, told } from './prediction.mjs';
+import { Prediction, told } from './prediction.mjs';
 import { flat } from './remains.mjs';
 
 /** What a person does → what the page does, and of which source media comes (back) by it. */
@@ -31,18 +29,13 @@ export const ACTIONS = {
   restartIce: ['restartIce', []],
 };
 
-/** Media is back this long after the client sends again, at most (a key frame was asked for at once). */
-const RESUME_MS = 1000;
-/** Session time is right to this, by beeps and flashes (median) and between segments of one stream. */
-const SESSION_TIME_MS = 20;
-
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class Course {
   /** Calls the recorder; `media` as for placeCall; `prediction` of what the call begins with. */
   static async begin(world, caller, { media = {}, starts = {}, encrypted = false, room } = {}) {
     const course = new Course();
-    Object.assign(course, { world, caller, log: [], restarts: new Map() });
+    Object.assign(course, { world, caller, log: [], restarts: new Map(), cuts: [] });
     course.prediction = new Prediction(starts);
     course.room = room ?? (await caller.roomWith(world.recorderId, { encrypted }));
     course.callId = (await caller.call(course.room, media)).callId;
@@ -81,27 +74,29 @@ export class Course {
   async networkGone(path, ms) {
     const { caller } = this;
     const from = Date.now();
-    const wanted = (await caller.do('negotiations')) + this.prediction.apply('networkGone');
+    const before = await caller.do('negotiations');
     path.gone = true;
     await wait(ms);
     path.gone = false;
-    await until(
+    const answered = await until(
       'the call to be connected again',
       async () => {
-        const [state, answered] = [await caller.do('connection'), await caller.do('negotiations')];
-        if (state !== 'connected' || answered < wanted) throw new Error(`${state}, ${answered} answers`);
-        return true;
+        const [state, answers] = [await caller.do('connection'), await caller.do('negotiations')];
+        if (state !== 'connected' || answers <= before) throw new Error(`${state}, ${answers - before} answers`);
+        return answers - before;
       },
       { timeoutMs: 20_000, everyMs: 20 },
     );
     const to = Date.now();
+    // A client that finds the path still silent restarts ICE again.
+    for (let offers = 0; offers < answered; offers += 1) this.prediction.apply('networkGone');
     this.log.push({ name: 'networkGone', back: ['microphone', 'camera'], from: to, to });
     this.outage = { from, to };
     return to - from - ms;
   }
 
-  /** Hangs up, judges everything; figures for the report. */
-  async end({ content = true } = {}) {
+  /** Hangs up, judges everything; figures for the report. `content`: also beeps and flashes; `sound`: see Judgement.clock. */
+  async end({ content = true, sound = true } = {}) {
     const after = await this.actors();
     const { world, caller, callId } = this;
     const log = path.join(world.directory, `truth-${caller.user.userId.slice(1, 4)}-${Date.now()}.jsonl`);
@@ -113,16 +108,16 @@ export class Course {
     assert.deepEqual(told(manifest), this.prediction.tell());
     assert.equal(manifest.end_reason, 'hangup');
     this.#judgeActors(after);
+    const judgement = new Judgement(this, { manifest, verdict, directory });
     const figures = { actions: this.log.length, finalMs };
     const tracks = manifest.participants[0].tracks;
     figures.segments = Object.fromEntries(tracks.map(({ source, segments }) => [source, segments.length]));
     figures.frames = verdict.streams.reduce((sum, { frames }) => sum + frames, 0);
-    figures.missing = verdict.streams.reduce((sum, { missing = 0 }) => sum + missing, 0);
-    figures.lost = verdict.streams.reduce((sum, { lost }) => sum + lost, 0);
+    Object.assign(figures, judgement.losses(), judgement.resumes());
     figures.worstFrameMs = Math.max(...verdict.streams.map(({ worst_ms }) => worst_ms));
-    this.#judgeHoles(verdict);
-    Object.assign(figures, this.#judgeResumes(verdict), this.#judgeGaps(manifest), judgeClock(verdict, content));
-    if (content) Object.assign(figures, await judgeSeconds(directory, manifest));
+    judgement.holes();
+    Object.assign(figures, judgement.gaps(), judgement.times(), judgement.clock({ sound }));
+    if (content) Object.assign(figures, await judgement.seconds({ sound }));
     return { directory, manifest, verdict, figures };
   }
 
@@ -148,8 +143,12 @@ export class Course {
     const peer = `supervisor/call-${this.call.key}/p1`;
     const who = { call: peer.slice(0, -3), peer }[point] ?? `${peer}/p1-${source}-1`;
     const { generation } = (await this.actors()).get(who);
+    const file = await this.#fileOf(source);
+    // A call that panics loses the signal at which it does: it must be none of those that were predicted.
+    if (point === 'call') await this.#quiet();
     this.prediction.panic(point, source);
     this.restarts.set(who, (this.restarts.get(who) ?? 0) + 1);
+    const from = Date.now();
     await this.world.recorder.fault({ point, who });
     // A call meets it with the next signal, which is lost to it: one that says nothing new.
     if (point === 'call') await this.caller.do('repeatMetadata');
@@ -158,137 +157,29 @@ export class Course {
       if (!(now.generation > generation && now.state === 'running')) throw new Error(JSON.stringify(now));
       return true;
     });
+    if (point !== 'pump') return;
+    await until(`the next file of the ${source}`, async () => (await this.#fileOf(source)) !== file);
+    this.cuts.push({ source, from, to: Date.now() });
   }
 
-  /** A track is back with the first frame that can be decoded of what its client sends again. */
-  #judgeResumes({ used }) {
-    const sent = new Map();
-    for (const [stream, files] of used) {
-      const written = new Set(files.flatMap(({ layer }) => layer.matched));
-      const list = sent.get(files[0].track.source) ?? [];
-      list.push(...stream.frames.map(({ at }, number) => ({ at, written: written.has(number) })));
-      sent.set(files[0].track.source, list);
-    }
-    for (const list of sent.values()) list.sort((a, b) => a.at - b.at);
-    let worst = 0;
-    let count = 0;
-    for (const { name, back, from } of this.log) {
-      for (const source of back) {
-        const list = sent.get(source) ?? [];
-        const first = list.findIndex(({ at }) => at >= from);
-        const there = list.findIndex(({ written }, number) => first >= 0 && number >= first && written);
-        assert.ok(there >= 0, `nothing of the ${source} after ${name}`);
-        const took = list[there].at - list[first].at;
-        assert.ok(took <= RESUME_MS, `the ${source} is back ${took} ms after it was sent again by ${name}`);
-        worst = Math.max(worst, took);
-        count += 1;
-      }
-    }
-    return { resumes: count, worstResumeMs: worst };
+  /** Name of the file that a source is written to. */
+  async #fileOf(source) {
+    const call = (await this.world.recorder.calls()).find(({ key }) => key === this.call.key);
+    return call.participants[0].tracks.find((track) => track.source === source)?.file;
   }
 
-  /** A file has a hole only where its sender's own log has it: nothing was sent in it, unless the network was gone. */
-  #judgeHoles({ used }) {
-    for (const [{ frames }, files] of used) {
-      for (const { layer, packets, segment, track } of files) {
-        packets.forEach(({ ms }, number) => {
-          if (number === 0 || ms - packets[number - 1].ms < GAP_MS) return;
-          const [before, after] = [layer.matched[number - 1], layer.matched[number]];
-          const sent = after - before - 1;
-          if (sent > 0 && this.#wasGone(frames[before].at, frames[after].at)) return;
-          const where = `${segment.file} from ${packets[number - 1].ms} to ${ms} ms`;
-          assert.equal(sent, 0, `a hole in ${where}, in which the ${track.source} sent ${sent} frames`);
-        });
-      }
-    }
-  }
-
-  /** Gaps are named after what the client said in them: one without a word is a client that did not come to send. */
-  #judgeGaps({ participants, epoch }) {
-    const start = epochMs(epoch);
-    let gaps = 0;
-    let silences = 0;
-    for (const { source, segments } of participants[0].tracks) {
-      for (const gap of segments.flatMap((segment) => segment.gaps)) {
-        const causes = this.#causes(source, start + gap.from_s * 1000, start + gap.to_s * 1000);
-        assert.ok(causes.includes(gap.cause), `a gap of the ${source} by ${gap.cause}, not ${causes}`);
-        gaps += 1;
-        silences += gap.cause === 'silence' ? 1 : 0;
-      }
-    }
-    return { gaps, silences };
-  }
-
-  /** Whether the network was away at some time between two (UTC ms). */
-  #wasGone(from, to) {
-    return Boolean(this.outage && this.outage.from < to && this.outage.to > from);
-  }
-
-  /** What a pause of `source` between two times (UTC ms) may be put down to. */
-  #causes(source, from, to) {
-    const during = (begin, end) =>
-      this.log.some((entry, number) => {
-        if (entry.name !== begin) return false;
-        const over = this.log.slice(number).find(({ name }) => name === end);
-        return entry.from < to && (over?.to ?? Infinity) > from;
-      });
-    if (this.#wasGone(from, to)) return ['reconnect'];
-    if (source === 'camera' && during('cameraOff', 'cameraOn')) return ['source_off'];
-    if (source === 'microphone' && during('mute', 'unmute')) return ['muted'];
-    return during('hold', 'unhold') ? ['held', 'silence'] : ['silence'];
-  }
-}
-
-const epochMs = (epoch) => Date.parse(epoch.replace(/(\.\d{3})\d*/, '$1'));
-
-/**
- * Segments of one stream lie as far apart on the session's clock as on the sender's. Of pictures that is RTP time. RTP time of
- * sound counts samples, of which a busy browser loses some: there it is the wall clock at which its frames came from the
- * encoder, most of them without much delay.
- */
-function judgeClock({ used }, content) {
-  let worst = 0;
-  for (const [stream, files] of used) {
-    // A sound card whose seconds are not those of the wall says nothing about the wall's.
-    if (!content && stream.kind !== 'video') continue;
-    const sender = ({ ms, at }) => (stream.kind === 'video' ? ms : at);
-    const places = files.map(({ layer, segment, packets }) => {
-      const all = packets.map(({ ms }, number) => {
-        const session = sessionTime(segment.clock_map, ms / 1000) * 1000;
-        return sender(stream.frames[layer.matched[number]]) - session;
-      });
-      return all.sort((a, b) => a - b)[Math.floor(all.length / 4)];
-    });
-    const middle = places.toSorted((a, b) => a - b)[places.length >> 1];
-    const distances = places.map((place) => Math.abs(place - middle));
-    const off = Math.max(...distances);
-    const offsets = places.map((place) => Math.round(place - middle));
-    // The median is what is promised; one file whose sound was known by few arrivals may lie three times as far.
-    const most = stream.kind === 'video' ? SESSION_TIME_MS : 3 * SESSION_TIME_MS;
-    assert.ok(
-      off <= most && percentile(distances, 0.5) <= SESSION_TIME_MS,
-      `segments of ${files[0].segment.file} and later lie ${offsets} ms off on the session's clock`,
+  /** Waits until the recorder has heard what was said: nothing new comes for a while. */
+  async #quiet() {
+    let last;
+    await until(
+      'the signals to be handled',
+      async () => {
+        const { signals_handled } = await this.world.recorder.totals();
+        const same = signals_handled === last;
+        last = signals_handled;
+        return same;
+      },
+      { everyMs: 400 },
     );
-    worst = Math.max(worst, off);
   }
-  return { worstBetweenSegmentsMs: Math.round(worst * 10) / 10 };
-}
-
-/** Beeps and flashes of all files are at whole seconds of the wall clock, which is the sender's too. */
-async function judgeSeconds(directory, manifest) {
-  const epoch = epochMs(manifest.epoch) / 1000;
-  const figures = {};
-  for (const { source, kind, segments } of manifest.participants[0].tracks) {
-    const off = [];
-    for (const segment of segments) {
-      const file = `${directory}/${segment.file}`;
-      const times = kind === 'audio' ? beeps(await probe.sound(file)) : flashes(await probe.brightness(file));
-      off.push(...times.map((at) => offWholeSecond(epoch + sessionTime(segment.clock_map, at))));
-    }
-    if (off.length === 0) continue;
-    const median = percentile(off, 0.5) * 1000;
-    assert.ok(median <= SESSION_TIME_MS, `the ${source}'s seconds are ${median} ms off (median of ${off.length})`);
-    figures[source] = `${off.length} seconds, ${median.toFixed(1)} ms off`;
-  }
-  return { seconds: figures };
 }

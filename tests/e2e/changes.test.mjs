@@ -111,7 +111,7 @@ const firefox = {
   starts: { sendsBlack: true },
   sentence: 'a caller with Firefox changes everything',
   // The sound card that Firefox is given here is pretended and slow: its seconds are not those of the wall.
-  judge: { content: false },
+  judge: { sound: false },
   async run(course) {
     for (let n = 0; n < times(1, 5); n += 1) {
       await course.steps(['mute', 'unmute', 'cameraOff', 'cameraOn'], 700);

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { captureTimes, middle, momentOff, offCapture } from './captured.mjs';
 import { layOver } from './frames.mjs';
 import { judgeSession } from './session.mjs';
 import { beeps, RATE } from './signal.mjs';
@@ -355,4 +356,38 @@ test('a file that begins in the middle of a long silence is found where it belon
   const packets = frames.slice(400).map(({ sha256, ms }) => ({ sha256, canonical: null, ms: ms - 8000 }));
   const { matched, mistimed, disordered } = layOver(packets, { frames });
   assert.deepEqual([matched[0], matched.at(-1), mistimed, disordered], [400, 699, [], []]);
+});
+
+/** Sound of 10 s whose clock of samples loses 30 ms at 4 s, from an encoder that takes 2 ms and now and then 25. */
+function busySound() {
+  const frames = [];
+  for (let number = 0; number < 500; number += 1) {
+    const begins = 1000 + number * 20;
+    const lost = number >= 200 ? 30 : 0;
+    frames.push({ ms: number * 20, at: begins + lost + 20 + (number % 7 === 2 ? 25 : 2), begins: begins + lost });
+  }
+  return { kind: 'audio', frames };
+}
+
+test('when sound was captured is told by what its encoder gave out at once, also after a loss of samples', () => {
+  const stream = busySound();
+  captureTimes(stream).forEach((time, number) => {
+    const off = time - stream.frames[number].begins;
+    assert.ok(Math.abs(off - 2) < 1e-6, `frame ${number} is ${off} ms off`);
+  });
+});
+
+test('a clock map that does not know of lost samples is off by as much', () => {
+  const stream = busySound();
+  const segment = { clock_map: [{ media_s: 0, session_s: 1 }] };
+  const packets = stream.frames.map(({ ms }) => ({ ms }));
+  const file = { segment, packets, layer: { matched: packets.map((_, number) => number) } };
+  const off = offCapture(stream, file, 2);
+  assert.ok(Math.abs(off[10]) < 1e-6 && Math.abs(off[300] + 30) < 1e-6, `${off[10]}, ${off[300]}`);
+  const moment = momentOff(file, 6.005, 2, captureTimes(stream));
+  assert.ok(Math.abs(moment.off + 30) < 1e-6 && Math.abs(moment.captured - 7037) < 1e-6, JSON.stringify(moment));
+});
+
+test('of an even number of values the one further off is the middle', () => {
+  assert.deepEqual([middle([0, 50]), middle([-50, 0]), middle([1, 2, 90]), middle([3])], [50, -50, 2, 3]);
 });
