@@ -364,7 +364,7 @@ function busySound() {
   for (let number = 0; number < 500; number += 1) {
     const begins = 1000 + number * 20;
     const lost = number >= 200 ? 30 : 0;
-    frames.push({ ms: number * 20, at: begins + lost + 20 + (number % 7 === 2 ? 25 : 2), begins: begins + lost });
+    frames.push({ ms: number * 20, at: begins + lost + 20 + (number % 7 === 5 ? 25 : 2), begins: begins + lost });
   }
   return { kind: 'audio', frames };
 }
