@@ -8,12 +8,17 @@ import { sessionTime } from './clock.mjs';
 
 /** What browsers put into an Opus packet, ms: it leaves when its last sample was taken, RTP time is that of the first. */
 const SOUND_MS = 20;
-/** How far neighbours are looked at, ms. */
+/** How far neighbours of a packet of sound are looked at, ms. */
 const NEAR_MS = 1000;
 
 /** For each frame of a stream of truth.mjs when it was captured, UTC ms. */
 export function captureTimes({ frames, kind }) {
   const late = frames.map(({ at, ms }) => at - ms);
+  if (kind === 'video') {
+    // RTP time of pictures is read from a clock and loses nothing: all of them tell of each.
+    const least = late.reduce((found, one) => Math.min(found, one), Infinity);
+    return frames.map(({ ms }) => ms + least);
+  }
   // Where the clock that counts samples lost some, all that follows is late by as much: neighbours on the other side of that
   // must not tell. The least on either side alone is right on one of both, and never too late by more than encoders take.
   const least = (from, step) => {
@@ -24,8 +29,7 @@ export function captureTimes({ frames, kind }) {
     }
     return found;
   };
-  const length = kind === 'audio' ? SOUND_MS : 0;
-  return frames.map(({ ms }, at) => ms + Math.max(least(at, -1), least(at, 1)) - length);
+  return frames.map(({ ms }, at) => ms + Math.max(least(at, -1), least(at, 1)) - SOUND_MS);
 }
 
 /**
