@@ -85,65 +85,84 @@ describe('calls', () => {
     await Promise.all([ada.close(), ben.close()]);
   });
 
-  test('callers are asked for good sound, and send it, also in silence', async () => {
-    const cleo = await world.caller('cleo');
-    const room = await cleo.roomWith(world.recorderId);
-    const { callId } = await cleo.call(room);
-    const answer = await cleo.do('remoteDescription');
-    const audio = section(answer, 'audio');
-    const opus = audio.map((line) => /^a=rtpmap:(\d+) opus\/48000\/2/i.exec(line)?.[1]).find(Boolean);
-    const fmtp = audio.find((line) => line.startsWith(`a=fmtp:${opus} `)) ?? '';
-    for (const wanted of ['stereo=1', 'sprop-stereo=1', 'maxaveragebitrate=128000', 'useinbandfec=1']) {
-      assert.ok(fmtp.includes(wanted), `${fmtp} lacks ${wanted}`);
-    }
-    assert.ok(!fmtp.includes('usedtx=1'), fmtp);
-    assert.ok(
-      audio.some((line) => line.startsWith(`a=rtcp-fb:${opus} nack`)),
-      'no NACK for audio',
-    );
-    const video = section(answer, 'video');
-    assert.ok(
-      video.some((line) => /^a=rtpmap:\d+ rtx\/90000/.test(line)),
-      'no RTX for video',
-    );
-    assert.ok(
-      video.some((line) => /^a=rtcp-fb:\d+ transport-cc/.test(line)),
-      'no transport-wide feedback',
-    );
-    assert.ok(
-      !video.some((line) => /^a=(sendrecv|sendonly|inactive)/.test(line)),
-      'the answer is not receive-only',
-    );
+  const asked = ['stereo=1', 'maxaveragebitrate=128000', 'useinbandfec=1'];
+  for (const [name, browser, wanted] of [
+    ['cleo', 'chromium', [...asked, 'sprop-stereo=1']],
+    // It shows of an answer only what it understands.
+    ['lea', 'firefox', asked],
+  ]) {
+    test(`${browser} is asked for good sound and pictures, and sends them, also in silence`, async () => {
+      const caller = await world.caller(name, { browser });
+      const room = await caller.roomWith(world.recorderId);
+      const { callId } = await caller.call(room);
+      const answer = await caller.do('remoteDescription');
+      const audio = section(answer, 'audio');
+      const opus = audio.map((line) => /^a=rtpmap:(\d+) opus\/48000\/2/i.exec(line)?.[1]).find(Boolean);
+      const fmtp = audio.find((line) => line.startsWith(`a=fmtp:${opus} `)) ?? '';
+      for (const parameter of wanted) assert.ok(fmtp.includes(parameter), `${fmtp} lacks ${parameter}`);
+      assert.ok(!fmtp.includes('usedtx=1'), fmtp);
+      assert.ok(
+        audio.some((line) => line.startsWith(`a=rtcp-fb:${opus} nack`)),
+        'no NACK for audio',
+      );
+      const video = section(answer, 'video');
+      assert.ok(
+        video.some((line) => /^a=rtpmap:\d+ rtx\/90000/.test(line)),
+        'no RTX for video',
+      );
+      assert.ok(
+        video.some((line) => /^a=rtcp-fb:\d+ transport-cc/.test(line)),
+        'no transport-wide feedback',
+      );
+      assert.ok(
+        !video.some((line) => /^a=(sendrecv|sendonly|inactive)/.test(line)),
+        'the answer is not receive-only',
+      );
 
-    await seconds(1);
-    const early = await cleo.do('stats');
-    await seconds(3);
-    const late = await cleo.do('stats');
-    const rate = sentRate(early, late, 'audio');
-    assert.ok(rate >= 100_000, `${rate} bit/s of sound`);
-    const silentFrom = Date.now();
-    await cleo.do('setSilent', true);
-    await seconds(2);
-    await cleo.do('setSilent', false);
-    const silentTo = Date.now();
-    await seconds(1);
-    const { directory } = await world.hangUp(cleo, callId);
-    const { participants } = await assertRight(world, directory, { cadence: false, content: false });
-    assert.ok(participants.length === 0);
+      await seconds(1);
+      const early = await caller.do('stats');
+      await seconds(3);
+      const late = await caller.do('stats');
+      const rate = sentRate(early, late, 'audio');
+      assert.ok(rate >= 100_000, `${rate} bit/s of sound`);
+      const silentFrom = Date.now();
+      await caller.do('setSilent', true);
+      await seconds(2);
+      await caller.do('setSilent', false);
+      const silentTo = Date.now();
+      await seconds(1);
+      const { directory } = await world.hangUp(caller, callId);
+      await assertRight(world, directory, { cadence: false, content: false });
 
-    const { frames } = await readTruth(world.truthFile);
-    const silent = frames.filter(
-      (frame) =>
-        frame.call_id === callId &&
-        frame.kind === 'audio' &&
-        frame.at > silentFrom + 200 &&
-        frame.at < silentTo,
-    );
-    assert.ok(silent.length > 60, `${silent.length} frames in silence`);
-    for (let i = 1; i < silent.length; i += 1) {
-      assert.equal((silent[i].rtp - silent[i - 1].rtp) | 0, 960, 'a pause in silence');
-    }
-    await cleo.close();
+      const { frames } = await readTruth(world.truthFile);
+      const silent = frames.filter(
+        (frame) =>
+          frame.call_id === callId &&
+          frame.kind === 'audio' &&
+          frame.at > silentFrom + 200 &&
+          frame.at < silentTo,
+      );
+      assert.ok(silent.length > 60, `${silent.length} frames in silence`);
+      for (let i = 1; i < silent.length; i += 1) {
+        assert.equal((silent[i].rtp - silent[i - 1].rtp) | 0, 960, 'a pause in silence');
+      }
+      await caller.close();
+    });
+  }
+
+  test('a picture is as good as its size asks for from the first second on', async () => {
+    const size = { width: 1280, height: 720, framesPerSecond: 15 };
+    const jana = await world.caller('jana', { media: size });
+    const room = await jana.roomWith(world.recorderId);
+    const { callId } = await jana.call(room);
+    const stats = await until('pictures to be sent', async () => {
+      const sent = (await jana.do('stats')).find(({ type, kind }) => type === 'outbound-rtp' && kind === 'video');
+      return sent?.framesEncoded >= 3 && sent;
+    });
+    // A browser that is asked for nothing begins with 0.3 Mbit/s.
+    assert.ok(stats.targetBitrate >= 1_000_000, `${stats.targetBitrate} bit/s at ${stats.framesEncoded} pictures`);
+    await world.hangUp(jana, callId);
+    await jana.close();
   });
 
   for (const [name, codec, extension] of [

@@ -3,15 +3,19 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 
-import { assertRight, seconds } from './expect.mjs';
-import { leave, until } from './processes.mjs';
+import { assertRight, seconds, segmentsOf } from './expect.mjs';
+import { freePort, leave, until } from './processes.mjs';
+import { UdpPath } from './udp_path.mjs';
 import { World } from './world.mjs';
 
 describe('the way to the recorder', () => {
   let world;
 
   before(async () => {
-    world = await World.start({ proxied: true, turn: true });
+    const rtcPort = await freePort();
+    const rtc = { udp_port: rtcPort, bind: '127.0.0.1', include_loopback: true };
+    world = await World.start({ proxied: true, turn: true, changes: { rtc } });
+    world.rtcPort = rtcPort;
   });
   beforeEach(() => world.recorder.ensure());
   after(() => leave());
@@ -76,4 +80,33 @@ describe('the way to the recorder', () => {
     await assertRight(world, directory, { content: false });
     await cleo.close();
   });
+
+  for (const [browser, name] of [
+    ['chromium', 'dora'],
+    ['firefox', 'emil'],
+  ]) {
+    test(`what a path loses is sent again by ${browser}, sound and pictures, and is in the files`, async () => {
+      const caller = await world.caller(name, { browser });
+      const path = await UdpPath.start(world.rtcPort);
+      await caller.do('redirect', { from: world.rtcPort, to: path.port });
+      const room = await caller.roomWith(world.recorderId);
+      // From the first datagram on: also of the handshake some are lost.
+      path.loss = 0.05;
+      const { callId } = await caller.call(room);
+      await seconds(8);
+      path.loss = 0;
+      await seconds(1);
+      const stats = await caller.do('stats');
+      for (const kind of ['audio', 'video']) {
+        const sent = stats.find((entry) => entry.type === 'outbound-rtp' && entry.kind === kind);
+        assert.ok(sent.retransmittedPacketsSent > 0, `no ${kind} was sent again: ${JSON.stringify(sent)}`);
+      }
+      const { directory, manifest } = await world.hangUp(caller, callId);
+      const verdict = await assertRight(world, directory, { content: false });
+      const missing = verdict.streams.reduce((sum, row) => sum + row.missing, 0);
+      console.log(`  ${path.dropped} datagrams lost, ${missing} frames missing, ${JSON.stringify(segmentsOf(manifest).map(({ ledger }) => ledger))}`);
+      assert.equal(missing, 0, 'frames that were sent are missing');
+      await caller.close();
+    });
+  }
 });
