@@ -62,9 +62,10 @@ describe('faults in a live call', () => {
       },
       { timeoutMs: 5000, everyMs: 20 },
     );
+    const took = Date.now() - met;
+    // What is in the tree then is on the page and in the metrics as well.
     const page = await (await fetch(world.recorder.url)).text();
     const metrics = await restartsInMetrics();
-    const took = Date.now() - met;
     assert.ok(took <= 1000, `${point}: shown after ${took} ms`);
     assert.equal(metrics, counted + 1, `${point}: the metrics`);
     assert.match(page, new RegExp(`generation ${now[restarts].generation}, restarted`), `${point}: the page`);
@@ -169,7 +170,7 @@ describe('faults in a live call', () => {
       await seconds(3);
       const stalledAt = Date.now();
       await world.recorder.fault({ point, fault: 'stall' });
-      const { directory } = await endsInOrder(caller, room, callId, 18);
+      const { directory } = await endsInOrder(caller, room, callId, 40);
       // What came before the thread stood still is there; a repair does not count what it finds beyond the journal.
       await assertRight(world, directory, { endedAt: stalledAt, trailingMs: 1500, content: false });
     });
@@ -185,7 +186,7 @@ describe('faults in a live call', () => {
     await emil.do('muteMicrophone', true);
     await until('the first panic', async () => (await tree()).supervisor.generation === 2);
     await emil.do('muteMicrophone', false);
-    const { directory, manifest } = await endsInOrder(emil, room, callId, 10);
+    const { directory, manifest } = await endsInOrder(emil, room, callId, 30);
     assert.equal(manifest.end_reason, 'shutdown');
     assert.deepEqual(manifest.recoveries, [], 'nothing was left to repair');
     await assertRight(world, directory, { endedAt, content: false });

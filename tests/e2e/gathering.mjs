@@ -2,7 +2,9 @@
 
 import assert from 'node:assert/strict';
 
+import { middle, offCapture } from '../oracle/captured.mjs';
 import { seconds } from './expect.mjs';
+import { epochMs } from './judgement.mjs';
 import { until } from './processes.mjs';
 
 /** Small pictures: every pair of people encodes its own. */
@@ -10,11 +12,11 @@ const media = { width: 160, height: 90, framesPerSecond: 15 };
 
 export class Gathering {
   /** A room of `host` with everybody and the recorder in it, and a call that nobody is in. `invite`: people without a page. */
-  static async open(world, host, guests, { name = 'A gathering', invite: others = [] } = {}) {
+  static async open(world, host, guests, { name = 'A gathering', invite: others = [], encrypted } = {}) {
     const gathering = new Gathering();
     Object.assign(gathering, { world, host, people: [host, ...guests] });
     const invite = [...[...guests, ...others].map(({ userId }) => userId), world.recorderId];
-    gathering.room = await host.do('createGroupRoom', { name, invite });
+    gathering.room = await host.do('createGroupRoom', { name, invite, encrypted });
     await Promise.all(guests.map((guest) => guest.do('joinRoom', gathering.room)));
     await host.do('waitForJoin', gathering.room, world.recorderId, 20_000);
     gathering.conf = await host.do('createGroupCall', gathering.room);
@@ -121,8 +123,11 @@ export class Gathering {
 }
 
 /** People in pages of their own, who need no encryption. */
-export const open = (world, ...names) =>
-  Promise.all(names.map((name) => world.caller(name, { media, encryption: false })));
+export const open = (world, ...names) => Promise.all(names.map((name) => person(world, name)));
+
+/** Somebody in a page, other `options` as for World.caller. */
+export const person = (world, name, options = {}) =>
+  world.caller(name, { media, encryption: false, ...options });
 
 /** user id -> sources of the tracks that hold something. */
 export function sources(manifest) {
@@ -132,6 +137,21 @@ export function sources(manifest) {
       tracks.filter(({ segments }) => segments.length).map(({ source }) => source).sort(),
     ]),
   );
+}
+
+/**
+ * Where each person's files lie on the session's clock, against the time at which that person's own log has them captured:
+ * user id -> median off, ms.
+ */
+export function aligned({ used, manifest }) {
+  const epoch = epochMs(manifest.epoch);
+  const places = new Map();
+  for (const [stream, files] of used) {
+    const list = places.get(stream.user_id) ?? [];
+    list.push(...files.map((file) => middle(offCapture(stream, file, epoch))));
+    places.set(stream.user_id, list);
+  }
+  return Object.fromEntries([...places].map(([user, list]) => [user, middle(list)]));
 }
 
 /** When a session's first segment of `kind` of a participant began, UTC ms. */

@@ -22,9 +22,10 @@ export const defaults = {
   state: 'complete',
   /** Frames that may be missing beside what ledgers explain, per stream (a kill, a restart). */
   unexplainedMs: 0,
-  /** Sent before the connection stood, or after the recorder had ended the call. */
-  leadingMs: 500,
-  trailingMs: 500,
+  /** What was sent first is there: browsers encode nothing before the connection stands. */
+  leadingMs: 0,
+  /** What was encoded while the call was hung up may not have been sent. */
+  trailingMs: 100,
   /** When the recorder ended, UTC ms, if before the sender did. */
   endedAt: Infinity,
   /** Judge tone, beeps and flashes. */

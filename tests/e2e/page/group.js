@@ -51,7 +51,7 @@ export function groupMethods({ client, eventually, mark }) {
   }
 
   return {
-    async createGroupRoom({ name, invite }) {
+    async createGroupRoom({ name, invite, encrypted = false }) {
       const { room_id } = await client().createRoom({
         name,
         invite,
@@ -59,6 +59,9 @@ export function groupMethods({ client, eventually, mark }) {
         power_level_content_override: {
           events: { 'org.matrix.msc3401.call.member': 0, 'org.matrix.msc3401.call': 0 },
         },
+        initial_state: encrypted
+          ? [{ type: 'm.room.encryption', state_key: '', content: { algorithm: 'm.megolm.v1.aes-sha2' } }]
+          : [],
       });
       await eventually('the new room in the sync', () => client().getRoom(room_id));
       return room_id;
