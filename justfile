@@ -4,7 +4,7 @@
 default:
     @just --list
 
-# two people call the recorder; the page stays open
+# two people call the recorder, two meet in a group call; the page stays open
 demo *options:
     ./demo {{ options }}
 

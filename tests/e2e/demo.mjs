@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// The main job, shown: a homeserver and the recorder on this machine, two people who call at once, files that are right.
+// The main job, shown: a homeserver and the recorder on this machine, two people who call it and two in a group call, all at
+// once, files that are right.
 // Goes on until Ctrl-C; with --once it ends after the calls, exit code 0 only if every file was decoded and is right.
 
 import { mkdir } from 'node:fs/promises';
@@ -7,6 +8,7 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { table } from '../oracle/table.mjs';
+import { Gathering, open } from './gathering.mjs';
 import { leave, onExit } from './processes.mjs';
 import { binary } from './recorder.mjs';
 import { World } from './world.mjs';
@@ -53,12 +55,16 @@ try {
   });
   say(`the recorder's page: ${world.recorder.url}/`);
 
-  say('two people open their clients');
-  const [ada, ben] = await Promise.all([world.caller('ada'), world.caller('ben')]);
-  say('they invite the recorder, Ada into an encrypted room');
-  const [adas, bens] = await Promise.all([
+  say('four people open their clients');
+  const [[ada, ben], [cleo, tess]] = await Promise.all([
+    Promise.all([world.caller('ada'), world.caller('ben')]),
+    open(world, 'cleo', 'tess'),
+  ]);
+  say('they invite the recorder, Ada into an encrypted room, Cleo into one of a group call');
+  const [adas, bens, group] = await Promise.all([
     ada.roomWith(world.recorderId, { encrypted: true, name: 'Kitchen table' }),
     ben.roomWith(world.recorderId, { name: 'Workshop' }),
+    Gathering.open(world, cleo, [tess], { name: 'Round table' }),
   ]);
   const calls = await Promise.all([ada.call(adas), ben.call(bens)]);
   calls.forEach(({ connectedMs }, at) =>
@@ -68,13 +74,20 @@ try {
     content['m.mentions']?.user_ids?.includes(ada.userId),
   );
   say(`in Ada's room the recorder says: ${notice.content.body.split('\n')[0]}`);
+  await group.join(cleo, tess);
+  await group.start();
+  say('Cleo and Tess are in a call, and Cleo has said !record start');
+  const announced = await group.answer(tess, ({ body }) => /recording has begun/.test(body));
+  say(`in their room the recorder says: ${announced.content.body.split('\n')[0]}`);
+  await Promise.all([cleo, tess].map((one) => one.do('connectedTo', world.recorderId)));
 
   if (!values.once) {
     say('recording until Ctrl-C');
     // What is being recorded ends in order before everything else does.
     onExit(async () => {
-      await Promise.all([ada.do('hangup'), ben.do('hangup')]);
+      const [{ directory }] = await Promise.all([group.stop(), ada.do('hangup'), ben.do('hangup')]);
       for (const { callId } of calls) say(`recorded: ${(await world.session(callId)).directory}`);
+      say(`recorded: ${directory}`);
     });
     for (;;) {
       for (let rest = 10; rest > 0; rest -= 1) await second();
@@ -86,17 +99,20 @@ try {
     await second();
     if (passed % 4 === 3) for (const call of await world.recorder.calls()) say(brief(call));
   }
-  say('they hang up');
-  const sessions = await Promise.all([
+  say('they hang up, and Cleo says !record stop');
+  const [together, ...sessions] = await Promise.all([
+    group.stop(),
     world.hangUp(ada, calls[0].callId),
     world.hangUp(ben, calls[1].callId),
   ]);
-  say(`the files were final after ${sessions.map(({ finalMs }) => `${finalMs} ms`).join(' and ')}`);
+  await group.takeTruth();
+  say(`the files of the calls were final after ${sessions.map(({ finalMs }) => `${finalMs} ms`).join(' and ')}`);
   say('decoding everything and comparing it with what the clients sent');
   let right = true;
   const rows = [];
-  for (const { directory } of sessions) {
-    const verdict = await world.judge(directory);
+  for (const session of [...sessions, together]) {
+    const { directory } = session;
+    const verdict = await (session === together ? group.judge(session) : world.judge(directory));
     right &&= verdict.problems.length === 0;
     rows.push(...verdict.streams);
     console.log(`\n${directory}`);
