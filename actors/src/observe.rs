@@ -203,6 +203,8 @@ totals! {
     calls_refused_not_allowed,
     /// Invites refused because `calls.max` calls were running.
     calls_refused_busy,
+    /// Invites refused because their sender had opted out of being recorded in the room.
+    calls_refused_opted_out,
     /// Invites refused because their offer could not be used.
     calls_refused_bad_offer,
     /// Calls that ended.

@@ -19,6 +19,7 @@ use recorder_core::room::{
 use serde_json::{Map, Value};
 
 use self::voice::Voice;
+use crate::call::CallShared;
 use crate::observe::Totals;
 use crate::ports::{RoomPowers, RoomRecord};
 use crate::supervise::{Link, lock};
@@ -42,7 +43,6 @@ pub(crate) enum Answer {
 pub(crate) enum RoomOrder {
     Begin { call_id: String, kind: CallKind, by: Option<String> },
     Stop { reason: EndReason },
-    Consent { user: String, opted_out: bool },
     Tell { kind: EventKind, user: Option<String>, detail: Map<String, Value> },
 }
 
@@ -81,6 +81,7 @@ impl RoomPlace {
     ) -> Arc<Self> {
         let group = &world.settings.group;
         let settings = room::Settings {
+            commands: group.enabled,
             contact: group.contact.clone(),
             auto: group.auto,
             empty_after: group.empty_after,
@@ -301,6 +302,17 @@ impl RoomPlace {
         lock(&self.machine).opted_out().clone()
     }
 
+    /// Brings a call of this room in line with who wants to be recorded.
+    pub(crate) fn show_consent(&self, call: &CallShared) {
+        call.keep_consent(lock(&self.machine).opted_out());
+    }
+
+    /// A call to us was rejected, because who called has opted out here.
+    pub(crate) fn call_rejected(&self, caller: &str) {
+        let now = self.world.clock.now();
+        self.step(|machine| machine.call_rejected(caller, now));
+    }
+
     /// The running session is on the disk: what a next process goes on with.
     pub(crate) fn session_is(&self, session: &recorder_core::ids::SessionId, began_utc_micros: i64) {
         {
@@ -351,15 +363,14 @@ impl RoomPlace {
             RoomAction::React { event, key } => return self.voice.react(event, key),
             RoomAction::Say { tag, message, relation } => return self.voice.say(tag, message, relation),
             RoomAction::SetName { name } => return self.voice.set_name(name),
-            RoomAction::Persist => return,
+            // Levels, which the tree looks at after each step.
+            RoomAction::Persist | RoomAction::OptOut { .. } | RoomAction::OptIn { .. } => return,
             RoomAction::Count(refusal) => {
                 tracing::info!(room = %self.id, why = refusal.name(), "a command was refused");
                 return Totals::count(&self.world.board.totals.commands_refused);
             }
             RoomAction::Begin { call_id, kind, by, .. } => RoomOrder::Begin { call_id, kind, by },
             RoomAction::Stop { reason, .. } => RoomOrder::Stop { reason },
-            RoomAction::OptOut { user } => RoomOrder::Consent { user, opted_out: true },
-            RoomAction::OptIn { user } => RoomOrder::Consent { user, opted_out: false },
             RoomAction::ConsentEvent { kind, user, detail } => RoomOrder::Tell { kind, user, detail },
         };
         lock(&self.orders).push(order);

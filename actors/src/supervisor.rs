@@ -302,8 +302,14 @@ impl SupervisorActor {
             lock(&self.shared.desk).ended(key);
             return;
         }
+        let opted_out = self.opted_out(&invite.room);
+        if opted_out.contains(&invite.sender) {
+            self.refuse(invite, Refusal::OptedOut);
+            lock(&self.shared.desk).ended(key);
+            return;
+        }
         tracing::info!(call = %key, caller = %invite.sender, room = %invite.room, "a call is answered");
-        let shared = CallShared::answering(&self.shared.world, &self.shared.link, key, invite);
+        let shared = CallShared::answering(&self.shared.world, &self.shared.link, key, invite, opted_out);
         let path = format!("{}/{key}", self.slot.path());
         let slot =
             Slot::new(&self.shared.world, &self.shared.link, path, ActorKind::Call, invite.room.clone());
@@ -334,6 +340,13 @@ impl SupervisorActor {
             Refusal::Busy => {
                 Totals::count(&world.board.totals.calls_refused_busy);
                 tracing::warn!(caller = %invite.sender, "a call was rejected because calls.max are running");
+            }
+            Refusal::OptedOut => {
+                Totals::count(&world.board.totals.calls_refused_opted_out);
+                tracing::info!(room = %invite.room, "a call was rejected because its sender has opted out there");
+                if let Some(room) = self.room_or_new(&invite.room) {
+                    room.call_rejected(&invite.sender);
+                }
             }
         }
         let Ok(turn) = Arc::clone(&self.shared.rejections).try_acquire_owned() else { return };

@@ -8,6 +8,7 @@ mod consent;
 mod faults;
 mod group;
 mod life_of_a_call;
+mod objections;
 mod rejoin;
 mod rooms;
 mod support;

@@ -1,10 +1,11 @@
 //! What a call hears from its room's machine, and what that hears of the call.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use recorder_core::call::Saved;
+use recorder_core::call::{CallEnd, Saved};
 use recorder_core::ids::SessionId;
-use recorder_core::manifest::{EndReason, Event, EventKind, Record};
+use recorder_core::manifest::{CallKind, EndReason, Event, EventKind, Record};
 use recorder_core::mesh::Member;
 use recorder_core::room::{Progress, RecordingState};
 use recorder_core::time::BootTime;
@@ -39,16 +40,29 @@ impl CallShared {
         self.tell(CallInput::Members { members, own });
     }
 
-    /// From now on nothing of this user is recorded, or something again.
-    pub(crate) fn set_consent(&self, user: &str, opted_out: bool) {
-        {
-            let mut out = lock(&self.opted_out);
-            if opted_out {
-                out.insert(user.to_owned());
+    /// Of these users nothing is recorded, of all others something: a level, compared with what is in force. A 1:1 call
+    /// has nobody else to record, so it ends.
+    pub(crate) fn keep_consent(&self, opted_out: &BTreeSet<String>) {
+        let changed: Vec<(String, bool)> = {
+            let in_force = lock(&self.opted_out);
+            if *in_force == *opted_out {
+                Vec::new()
             } else {
-                out.remove(user);
+                let out = opted_out.difference(&in_force).map(|user| (user.clone(), true));
+                out.chain(in_force.difference(opted_out).map(|user| (user.clone(), false))).collect()
             }
+        };
+        for (user, out) in changed {
+            self.set_consent(user, out);
         }
+        let caller = self.started_by.as_ref().filter(|_| self.kind == CallKind::OneToOne);
+        if caller.is_some_and(|caller| opted_out.contains(caller)) && lock(&self.ending).is_none() {
+            self.tell(CallInput::Stop(CallEnd::OptedOut));
+        }
+    }
+
+    /// From now on nothing of this user is recorded, or something again.
+    fn set_consent(&self, user: String, opted_out: bool) {
         // At once, and not when the CallActor looks next.
         let session = lock(&self.session).clone();
         for (key, person) in lock(&self.people).iter_mut().filter(|(key, _)| key.user == user) {
@@ -74,6 +88,14 @@ impl CallShared {
                 place.slot.nudge();
             }
         }
+        // Last: what is not noted as in force is done again at the next look.
+        let mut in_force = lock(&self.opted_out);
+        if opted_out {
+            in_force.insert(user);
+        } else {
+            in_force.remove(&user);
+        }
+        drop(in_force);
         self.link.nudge();
     }
 

@@ -157,13 +157,20 @@ pub struct CallShared {
 }
 
 impl CallShared {
-    /// A 1:1 call by its invite. Needs a tokio runtime: the outbox is a task.
-    pub fn answering(world: &Arc<World>, parent: &Arc<Link>, key: CallKey, invite: &CallSignal) -> Arc<Self> {
+    /// A 1:1 call by its invite; `opted_out` are those of its room. Needs a tokio runtime: the outbox is a task.
+    pub fn answering(
+        world: &Arc<World>,
+        parent: &Arc<Link>,
+        key: CallKey,
+        invite: &CallSignal,
+        opted_out: BTreeSet<String>,
+    ) -> Arc<Self> {
         let (machine, first_effects) = Machine::one_to_one(world, key, invite);
         let order = RecordingOrder {
             room: invite.room.clone(),
             call_id: invite.call_id.clone(),
             started_by: Some(invite.sender.clone()),
+            opted_out,
             ..RecordingOrder::default()
         };
         Self::with(world, parent, key, order, machine, first_effects, None)

@@ -1,5 +1,6 @@
 //! What the supervisor does for rooms: their machines hear what happens, and what they order is done in the tree.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -91,6 +92,10 @@ impl SupervisorActor {
         if !self.shared.rooms_known.load(Ordering::Acquire) {
             return;
         }
+        let mut calls: BTreeMap<String, Vec<CallPlace>> = BTreeMap::new();
+        for place in lock(&self.shared.calls).values() {
+            calls.entry(place.shared.room.clone()).or_default().push(place.clone());
+        }
         for room in self.rooms() {
             let call = self.call_of(&room);
             let progress = call.as_ref().map(|place| place.shared.progress());
@@ -102,6 +107,8 @@ impl SupervisorActor {
             }
             let deserted = call.is_some_and(|place| place.shared.is_deserted());
             room.look(progress, deserted);
+            // In every call of the room, whatever its kind.
+            calls.remove(&room.id).iter().flatten().for_each(|place| room.show_consent(&place.shared));
             for order in room.orders() {
                 self.obey(&room, order);
             }
@@ -142,27 +149,35 @@ impl SupervisorActor {
                     place.shared.tell(CallInput::Stop(call_end(reason)));
                 }
             }
-            RoomOrder::Consent { user, opted_out } => self.consent(room, &user, opted_out),
             RoomOrder::Tell { kind, user, detail } => {
-                if let Some(place) = self.call_of(room) {
-                    place.shared.tell_event(kind, user.as_deref(), detail);
+                for place in self.call_of(room).iter().chain(&self.call_by(room, user.as_deref())) {
+                    place.shared.tell_event(kind, user.as_deref(), detail.clone());
                 }
             }
         }
     }
 
-    /// In every call of the room; a 1:1 call has nobody else to record, so it ends.
-    fn consent(&self, room: &RoomPlace, user: &str, opted_out: bool) {
-        let calls: Vec<_> =
-            lock(&self.shared.calls).values().filter(|place| place.shared.room == room.id).cloned().collect();
-        for place in calls {
-            match place.shared.kind {
-                CallKind::OneToOne if opted_out && place.shared.started_by.as_deref() == Some(user) => {
-                    place.shared.tell(CallInput::Stop(CallEnd::OptedOut));
-                }
-                CallKind::OneToOne => {}
-                CallKind::Mesh | CallKind::ElementCall => place.shared.set_consent(user, opted_out),
-            }
+    /// The 1:1 call that this user placed in the room.
+    fn call_by(&self, room: &RoomPlace, user: Option<&str>) -> Option<CallPlace> {
+        let user = user?;
+        let calls = lock(&self.shared.calls);
+        let theirs = calls.values().find(|place| {
+            let call = &place.shared;
+            call.kind == CallKind::OneToOne
+                && call.room == room.id
+                && call.started_by.as_deref() == Some(user)
+        });
+        theirs.cloned()
+    }
+
+    /// Who does not want to be recorded in a room, whether or not anything was heard of it in this process.
+    pub(super) fn opted_out(&self, room: &str) -> BTreeSet<String> {
+        match self.room(room) {
+            Some(room) => room.opted_out(),
+            None => lock(&self.shared.remembered)
+                .get(room)
+                .map(|record| record.durable.opted_out.clone())
+                .unwrap_or_default(),
         }
     }
 

@@ -17,7 +17,7 @@ use super::support::{
     CALLER, FakeLiveCalls, FakeMedia, FakeSegments, FakeSessions, FakeSignalling, ROOM, TestClock, until,
 };
 use crate::observe::{ActorKind, ActorState, Board};
-use crate::ports::{Clock, ConnectionState, DiskLevel, RoomPowers};
+use crate::ports::{Clock, ConnectionState, DiskLevel, RoomPowers, RoomRecord};
 use crate::supervise::{Check, Link, Slot};
 use crate::supervisor::{Deliver, Delivery, DeviceDelivery, ShutDown, SupervisorActor, SupervisorShared};
 use crate::world::{GroupSettings, Numbers, TreeSettings, World};
@@ -46,6 +46,15 @@ impl Tree {
     }
 
     pub fn with_calls(max_calls: usize) -> Self {
+        Self::with(max_calls, HashMap::new())
+    }
+
+    /// One that an earlier process left this of its room.
+    pub fn remembering(record: RoomRecord) -> Self {
+        Self::with(20, HashMap::from([(ROOM.to_owned(), record)]))
+    }
+
+    fn with(max_calls: usize, remembered: HashMap<String, RoomRecord>) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(TestClock(tokio::time::Instant::now()));
         let board = Board::new();
         let media = Arc::new(FakeMedia::default());
@@ -80,7 +89,7 @@ impl Tree {
             answer: true,
             max_calls,
         });
-        let shared = SupervisorShared::new(&world, desk, HashMap::new());
+        let shared = SupervisorShared::new(&world, desk, remembered);
         let root = Arc::<Link>::default();
         let slot = Slot::new(&world, &root, "supervisor".into(), ActorKind::Supervisor, "bot".into());
         let tree = Self {

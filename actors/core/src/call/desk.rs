@@ -39,6 +39,8 @@ pub struct DeskSettings {
 pub enum Refusal {
     NotAllowed,
     Busy,
+    /// The caller does not want to be recorded in that room. The desk does not know; whoever starts calls does.
+    OptedOut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

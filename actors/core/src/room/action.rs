@@ -120,15 +120,16 @@ pub enum RoomAction {
     SetName {
         name: Option<String>,
     },
-    /// From now on nothing of this user is recorded, in any call of the room.
+    /// From now on nothing of this user is recorded, in any call of the room. Comes again with each objection of theirs.
     OptOut {
         user: String,
     },
     OptIn {
         user: String,
     },
-    /// For the manifest's `events` of the session that runs (or was begun by an action before this one). `user` is
-    /// whom it concerns, to be found among the participants; the detail names nobody who has opted out.
+    /// For the manifest's `events` of the session that runs (or was begun by an action before this one), and of the 1:1
+    /// call of `user`. That is whom it concerns, to be found among the participants; the detail names nobody who has
+    /// opted out.
     ConsentEvent {
         kind: EventKind,
         user: Option<String>,

@@ -9,6 +9,7 @@ use super::action::{MessageKind, MessageTag, Relation, RoomAction};
 use super::input::{Authority, Reaction};
 use super::lifecycle::Session;
 use super::machine::Room;
+use super::pace::Topic;
 use super::{Refusal, limits, texts};
 use crate::call::Announcement;
 use crate::manifest::EventKind;
@@ -209,10 +210,11 @@ impl Room {
 
     /// 🚫 on a message that told of the recording.
     fn objected(&mut self, user: &str, event: &str, out: &mut Vec<RoomAction>) {
-        if self.is_opted_out(user) {
+        let already = self.is_opted_out(user);
+        let message = self.opt_out(user, "reaction", out);
+        if already {
             return;
         }
-        let message = self.opt_out(user, "reaction", out);
         let relation = Relation::Thread { root: event.to_owned(), reply_to: event.to_owned() };
         self.say(MessageKind::Reply, message, relation, out);
     }
@@ -221,14 +223,15 @@ impl Room {
     pub(super) fn opt_out(&mut self, user: &str, way: &str, out: &mut Vec<RoomAction>) -> Announcement {
         let contact = self.settings.contact.clone();
         let already = self.is_opted_out(user);
+        if !already && self.durable.opted_out.len() >= limits::OPTED_OUT {
+            out.push(RoomAction::Count(Refusal::Full));
+            return texts::opt_outs_full(contact.as_deref());
+        }
+        out.push(RoomAction::OptOut { user: user.to_owned() });
         if !already {
-            if self.durable.opted_out.len() >= limits::OPTED_OUT {
-                out.push(RoomAction::Count(Refusal::Full));
-                return texts::opt_outs_full(contact.as_deref());
-            }
             // What was told of the person before stands; from here on the manifest is told no name.
             self.durable.opted_out.insert(user.to_owned());
-            out.push(RoomAction::OptOut { user: user.to_owned() });
+            self.told.forget(user);
             self.note_choice(EventKind::OptedOut, user, way, out);
             self.keep();
         }
@@ -245,10 +248,19 @@ impl Room {
         texts::opted_in(user, !was)
     }
 
+    /// For every call that the room knows to be recorded, and for a 1:1 call of the person, of which it knows nothing.
     fn note_choice(&self, kind: EventKind, user: &str, way: &str, out: &mut Vec<RoomAction>) {
-        if self.session.is_some() {
-            let detail = Map::from_iter([("way".to_owned(), json!(way))]);
-            out.push(RoomAction::ConsentEvent { kind, user: Some(user.to_owned()), detail });
+        let detail = Map::from_iter([("way".to_owned(), json!(way))]);
+        out.push(RoomAction::ConsentEvent { kind, user: Some(user.to_owned()), detail });
+    }
+
+    /// A call that somebody who opted out placed to us was rejected. Whoever calls in vain is told why, but not at each
+    /// try of a hurry.
+    pub(super) fn was_rejected(&mut self, caller: &str, now: BootTime, out: &mut Vec<RoomAction>) {
+        if self.told.first(caller, Topic::CallRejected, now) {
+            let contact = self.settings.contact.as_deref();
+            let message = texts::call_rejected(caller, self.settings.commands, contact);
+            self.say(MessageKind::Notice, message, Relation::None, out);
         }
     }
 

@@ -211,6 +211,13 @@ impl Room {
         self.done(out)
     }
 
+    /// A 1:1 call of somebody who opted out in this room was rejected.
+    pub fn call_rejected(&mut self, caller: &str, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.was_rejected(caller, now, &mut out);
+        self.done(out)
+    }
+
     /// Something of [`Durable`] has changed.
     pub(super) fn keep(&mut self) {
         self.dirty = true;

@@ -8,8 +8,6 @@ use super::limits;
 use crate::time::BootTime;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// For how long a refusal counts as told.
-const TOLD_FOR: Duration = Duration::from_secs(3_600);
 
 /// Commands of each user in the last minute.
 #[derive(Clone, Debug)]
@@ -55,6 +53,18 @@ impl Pace {
 pub(super) enum Topic {
     Refused(Refusal),
     Undecryptable,
+    /// A call to us was rejected, because who called has opted out.
+    CallRejected,
+}
+
+impl Topic {
+    /// For how long it counts as told.
+    const fn holds(self) -> Duration {
+        match self {
+            Self::CallRejected => MINUTE,
+            Self::Refused(_) | Self::Undecryptable => Duration::from_secs(3_600),
+        }
+    }
 }
 
 /// Which users were told what.
@@ -64,10 +74,10 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Whether it has to be told now; it then counts as told for an hour.
+    /// Whether it has to be told now; it then counts as told for a while.
     pub(super) fn first(&mut self, user: &str, topic: Topic, now: BootTime) -> bool {
         let key = (user.to_owned(), topic);
-        if self.when.get(&key).is_some_and(|at| now.saturating_since(*at) < TOLD_FOR) {
+        if self.when.get(&key).is_some_and(|at| now.saturating_since(*at) < topic.holds()) {
             return false;
         }
         if self.when.len() >= limits::TOLD_REFUSALS && !self.when.contains_key(&key) {
@@ -80,7 +90,7 @@ impl Told {
         true
     }
 
-    /// A command of the user was obeyed: the next refusal is told again.
+    /// A command of the user was obeyed, or they chose: the next refusal is told again.
     pub(super) fn forget(&mut self, user: &str) {
         self.when.retain(|(told, topic), _| told != user || *topic == Topic::Undecryptable);
     }

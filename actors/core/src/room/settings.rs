@@ -12,6 +12,8 @@ pub struct Settings {
     pub name: String,
     /// When this process began to listen: commands from before are not obeyed.
     pub started: BootTime,
+    /// Commands are followed. Without that nobody can take an opt-out back by one.
+    pub commands: bool,
     /// Whom to ask about recordings: a user id, an address, a name.
     pub contact: Option<String>,
     /// Record whenever a call begins, in rooms where nobody said otherwise.
@@ -33,6 +35,7 @@ impl Settings {
             user: user.into(),
             name: name.into(),
             started,
+            commands: true,
             contact: None,
             auto: false,
             empty_after: Duration::from_secs(60),

@@ -257,7 +257,9 @@ pub(super) fn opted_out(user: &str, already: bool, recording: bool, contact: Opt
     let words = match (already, recording) {
         (true, _) => words.text(" has opted out already and is not recorded in this room."),
         (false, true) => words.text(" is no longer recorded, on any device, in this room's calls."),
-        (false, false) => words.text(" will not be recorded in this room's calls."),
+        (false, false) => {
+            words.text(" will not be recorded in this room's calls, and I take no call of theirs here.")
+        }
     };
     let words = words.text(" What was recorded before stays; ");
     match contact {
@@ -275,6 +277,19 @@ pub(super) fn opted_in(user: &str, already: bool) -> Announcement {
     } else {
         words.text(" may be recorded again in this room's calls. `!record optout` takes this back.").notice()
     }
+}
+
+/// Why the call of somebody who opted out was not taken.
+pub(super) fn call_rejected(caller: &str, commands: bool, contact: Option<&str>) -> Announcement {
+    let words = Words::default().user(caller).text(
+        ": I did not take your call. I would record you, and you opted out of being recorded in this room. ",
+    );
+    let words = match (commands, contact) {
+        (true, _) => words.text("`!record optin` takes that back; then call again"),
+        (false, Some(contact)) => words.text("Ask ").contact(contact).text(" to take that back"),
+        (false, None) => words.text("Ask whoever runs this recorder to take that back"),
+    };
+    words.text(".").notice()
 }
 
 pub(super) fn opt_outs_full(contact: Option<&str>) -> Announcement {
@@ -317,6 +332,7 @@ mod tests {
             replaced(&Closing::Upgraded { to: Some(user.to_owned()) }),
             opted_out(user, false, true, Some(user)),
             opted_in(user, false),
+            call_rejected(user, false, Some(user)),
             opt_outs_full(Some(user)),
         ]
     }

@@ -112,10 +112,31 @@ fn an_opt_out_is_in_force_first_and_the_answer_says_what_stays_and_whom_to_ask()
         matches!(action, RoomAction::ConsentEvent { kind: EventKind::OptedOut, user: Some(user), .. } if user == BOB)
     });
     assert!(noted, "{out:?}");
+    let out = scene.type_as(BOB, "!record optout", guest(), 2.5);
+    assert_eq!(out[0], RoomAction::OptOut { user: BOB.to_owned() }, "whatever was lost of the first");
+    assert!(reply(&out).contains("opted out already"));
     let out = scene.type_as(BOB, "!record optin", guest(), 3.0);
     assert_eq!(out[0], RoomAction::OptIn { user: BOB.to_owned() });
     assert!(!scene.room.is_opted_out(BOB));
     assert!(reply(&scene.type_as(BOB, "!record optin", guest(), 4.0)).contains("had not opted out"));
+}
+
+#[test]
+fn whose_call_was_rejected_hears_why_once_a_minute_and_how_to_take_the_objection_back() {
+    let asked = |commands| Settings { commands, contact: Some("@admin:hs".to_owned()), ..settings() };
+    let mut scene = Scene::with(asked(true), Durable::default());
+    let told = text(&scene.room.call_rejected(BOB, at(1.0)), MessageKind::Notice);
+    assert!(told.starts_with("@bob:hs: ") && told.contains("`!record optin`"), "{told}");
+    assert_eq!(scene.room.call_rejected(BOB, at(60.0)), []);
+    assert_ne!(scene.room.call_rejected(ADA, at(60.0)), []);
+    assert_ne!(scene.room.call_rejected(BOB, at(61.0)), []);
+    scene.type_as(BOB, "!record optout", guest(), 62.0);
+    assert_ne!(scene.room.call_rejected(BOB, at(63.0)), [], "another objection");
+    let told = text(
+        &Scene::with(asked(false), Durable::default()).room.call_rejected(BOB, at(1.0)),
+        MessageKind::Notice,
+    );
+    assert!(told.contains("Ask @admin:hs") && !told.contains("!record"), "nobody would obey: {told}");
 }
 
 #[test]
@@ -148,7 +169,8 @@ fn the_reaction_of_a_person_on_the_announcement_or_a_late_message_opts_that_pers
     assert_eq!(out[0], RoomAction::OptOut { user: BOB.to_owned() });
     let thread = Relation::Thread { root: announcement.clone(), reply_to: announcement.clone() };
     assert_eq!(messages(&out, MessageKind::Reply)[0].1, thread);
-    assert_eq!(scene.object(BOB, &announcement, 3.0), [], "once is enough");
+    let again = scene.object(BOB, &announcement, 3.0);
+    assert_eq!(again, [RoomAction::OptOut { user: BOB.to_owned() }], "said once, in force each time");
 
     scene.here(&[ADA, BOB, EVE], 10.0);
     let late = scene.tick(11.0);
