@@ -27,8 +27,8 @@ use self::finish::finish;
 pub use self::kind::PeerKey;
 use self::kind::{Effect, Machine, Now};
 pub(crate) use self::people::Participant;
-pub use self::slot::{CallInput, CallShared, RecordingOrder};
-use self::slot::{Ending, Leg};
+use self::slot::Leg;
+pub use self::slot::{CallInput, CallShared, Ending, RecordingOrder};
 use crate::journal::event;
 use crate::observe::{Severity, Totals};
 use crate::ports::{ConnectionState, LiveCall, SessionOrder};
@@ -53,7 +53,7 @@ impl CallActor {
         loop {
             let Some(input) = shared.next_input() else { break };
             visit(Point::CallHandler, self.slot.path());
-            self.step(|machine, now| machine.input(input, now));
+            self.input(input);
             shared.input_done();
         }
         self.watch_legs(context);
@@ -65,6 +65,16 @@ impl CallActor {
         shared.keep_people(self.slot.path());
         self.keep_ending(context);
         self.publish();
+    }
+
+    fn input(&mut self, input: CallInput) {
+        let asked = input.ending();
+        let was_over = lock(&self.shared.ending).is_some();
+        self.step(|machine, now| machine.input(input, now));
+        // A kind's machine knows fewer reasons than whoever asks for the end.
+        if let (Some(ending), Some(asked), false) = (lock(&self.shared.ending).as_mut(), asked, was_over) {
+            *ending = asked;
+        }
     }
 
     /// One input through a copy of the machine; the copy becomes the snapshot when its effects are brought about.
@@ -105,7 +115,7 @@ impl CallActor {
                 Effect::Note { leg, fact } => self.note(leg, fact),
                 Effect::End(end) => {
                     tracing::info!(call = %shared.key, reason = end.name(), "call ended");
-                    lock(&shared.ending).get_or_insert(Ending { end });
+                    lock(&shared.ending).get_or_insert(Ending::because(end));
                 }
                 Effect::Ignored => Totals::count(&shared.world.board.totals.signals_ignored),
                 sent @ (Effect::Send(_)
@@ -255,7 +265,7 @@ impl CallActor {
                     shared.world.board.happened(shared.world.clock.utc_micros(), Severity::Error, what);
                     Totals::count(&shared.world.board.totals.sessions_failed);
                     shared.session_failed.store(true, Ordering::Release);
-                    shared.tell(CallInput::Stop(CallEnd::Failed));
+                    shared.tell(CallInput::Stop(Ending::because(CallEnd::Failed)));
                 }
             }
             shared.opening_session.store(false, Ordering::Release);
@@ -266,7 +276,7 @@ impl CallActor {
     /// Connections closed → files closed → session finished → room told → done.
     fn keep_ending(&self, context: &mut Context<Self>) {
         let shared = &self.shared;
-        let Some(ending) = *lock(&shared.ending) else { return };
+        let Some(ending) = lock(&shared.ending).clone() else { return };
         if shared.is_done() {
             context.stop();
             return;
@@ -283,7 +293,7 @@ impl CallActor {
             return;
         }
         if !shared.finishing.swap(true, Ordering::AcqRel) {
-            shared.run_to_done(finish(Arc::clone(shared), ending.end));
+            shared.run_to_done(finish(Arc::clone(shared), ending));
         }
     }
 

@@ -42,7 +42,7 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) enum RoomOrder {
     Begin { call_id: String, kind: CallKind, by: Option<String> },
-    Stop { reason: EndReason },
+    Stop { by: Option<String>, reason: EndReason },
     Tell { kind: EventKind, user: Option<String>, detail: Map<String, Value> },
 }
 
@@ -370,7 +370,7 @@ impl RoomPlace {
                 return Totals::count(&self.world.board.totals.commands_refused);
             }
             RoomAction::Begin { call_id, kind, by, .. } => RoomOrder::Begin { call_id, kind, by },
-            RoomAction::Stop { reason, .. } => RoomOrder::Stop { reason },
+            RoomAction::Stop { by, reason } => RoomOrder::Stop { by, reason },
             RoomAction::ConsentEvent { kind, user, detail } => RoomOrder::Tell { kind, user, detail },
         };
         lock(&self.orders).push(order);

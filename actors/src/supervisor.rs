@@ -15,7 +15,7 @@ use recorder_core::manifest::{CallKind, EndReason};
 use recorder_core::time::BootTime;
 use tokio::sync::{Semaphore, watch};
 
-use crate::call::{CallActor, CallInput, CallShared};
+use crate::call::{CallActor, CallInput, CallShared, Ending};
 use crate::observe::{ActorKind, Severity, Totals};
 use crate::ports::{RoomPowers, RoomRecord};
 use crate::rooms::{RoomPlaces, Speaker};
@@ -414,7 +414,7 @@ impl Handler<ShutDown> for SupervisorActor {
         self.shared.shutting_down.store(true, Ordering::Release);
         let calls = lock(&self.shared.calls).clone();
         for place in calls.values() {
-            place.shared.tell(CallInput::Stop(CallEnd::Shutdown));
+            place.shared.tell(CallInput::Stop(Ending::because(CallEnd::Shutdown)));
         }
         context.notify(Nudge);
     }

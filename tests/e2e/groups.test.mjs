@@ -91,6 +91,7 @@ describe('group calls', () => {
     assert.equal(stopped.manifest.end_reason, 'stopped');
     assert.equal(stopped.manifest.call_kind, 'mesh');
     assert.equal(stopped.manifest.started_by, ada.userId);
+    assert.equal(stopped.manifest.stopped_by, ada.userId);
     assert.deepEqual(sources(stopped.manifest), {
       [ada.userId]: ['camera', 'microphone'],
       [tess.userId]: ['camera', 'microphone'],

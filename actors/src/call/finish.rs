@@ -9,7 +9,7 @@ use recorder_core::manifest::{CallKind, EndReason};
 
 use super::kind::leave_reason;
 use super::people::{Participant, end_stays};
-use super::slot::CallShared;
+use super::slot::{CallShared, Ending};
 use crate::clock_fit;
 use crate::observe::{Severity, Totals};
 use crate::ports::DiskLevel;
@@ -17,7 +17,7 @@ use crate::session::{SessionEnd, SessionHandle};
 use crate::supervise::lock;
 
 /// What remains when every file is closed; resolves when the call is done.
-pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
+pub(super) async fn finish(shared: Arc<CallShared>, Ending { end, by }: Ending) {
     let world = Arc::clone(&shared.world);
     let session = lock(&shared.session).clone();
     if let Some(session) = session {
@@ -34,7 +34,7 @@ pub(super) async fn finish(shared: Arc<CallShared>, end: CallEnd) {
             return done(&shared).await;
         }
         end_stays(&shared, &session, leave_reason(end));
-        let end_of_session = SessionEnd::because(reason);
+        let end_of_session = SessionEnd { stopped_by: by, ..SessionEnd::because(reason) };
         let saved = match session.finish(end_of_session).await {
             Ok(manifest) => crate::snapshot::saved(&manifest),
             Err(error) => {

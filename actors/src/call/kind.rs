@@ -229,7 +229,7 @@ fn one_to_one_input(machine: &mut OneToOne, input: CallInput, now: BootTime) -> 
         CallInput::Renegotiated { answer, .. } => machine.renegotiated(answer.as_deref().ok()),
         CallInput::UserLeft(user) => machine.user_left(&user),
         CallInput::RoomUpgraded => machine.stop(CallEnd::RoomUpgraded),
-        CallInput::Stop(end) => machine.stop(end),
+        CallInput::Stop(ending) => machine.stop(ending.end),
         CallInput::Members { .. }
         | CallInput::Device(_)
         | CallInput::Dialled { .. }
@@ -249,7 +249,7 @@ fn mesh_input(machine: &mut Mesh, input: CallInput, now: Now) -> Vec<MeshAction>
             machine.renegotiated(leg, answer.as_deref().ok(), now.boot)
         }
         CallInput::Published(ok) => machine.published(ok, now.boot),
-        CallInput::Stop(end) => machine.stop(mesh_end(end), now.boot, now.utc_ms),
+        CallInput::Stop(ending) => machine.stop(mesh_end(ending.end), now.boot, now.utc_ms),
         // Its room's machine hears of both and says when to stop.
         CallInput::UserLeft(_) | CallInput::RoomUpgraded => Vec::new(),
         CallInput::Signal(_) => vec![MeshAction::Ignored],

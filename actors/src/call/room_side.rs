@@ -11,7 +11,7 @@ use recorder_core::room::{Progress, RecordingState};
 use recorder_core::time::BootTime;
 use serde_json::{Map, Value};
 
-use super::slot::{CallInput, CallShared};
+use super::slot::{CallInput, CallShared, Ending};
 use crate::ports::DiskLevel;
 use crate::session::SessionHandle;
 use crate::supervise::lock;
@@ -56,8 +56,11 @@ impl CallShared {
             self.set_consent(user, out);
         }
         let caller = self.started_by.as_ref().filter(|_| self.kind == CallKind::OneToOne);
-        if caller.is_some_and(|caller| opted_out.contains(caller)) && lock(&self.ending).is_none() {
-            self.tell(CallInput::Stop(CallEnd::OptedOut));
+        if let Some(caller) = caller.filter(|caller| opted_out.contains(*caller))
+            && lock(&self.ending).is_none()
+        {
+            let ending = Ending { end: CallEnd::OptedOut, by: Some(caller.clone()) };
+            self.tell(CallInput::Stop(ending));
         }
     }
 

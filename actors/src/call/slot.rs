@@ -66,7 +66,7 @@ pub enum CallInput {
     Device(Box<ToDeviceSignal>),
     UserLeft(String),
     RoomUpgraded,
-    Stop(CallEnd),
+    Stop(Ending),
 }
 
 /// A call that is to be recorded.
@@ -87,6 +87,13 @@ impl CallInput {
     fn is_ours(&self) -> bool {
         !matches!(self, Self::Signal(_) | Self::Device(_))
     }
+
+    pub(super) fn ending(&self) -> Option<Ending> {
+        match self {
+            Self::Stop(ending) => Some(ending.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// The input that is being handled.
@@ -96,9 +103,18 @@ pub(super) struct InHand {
     again: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ending {
-    pub(super) end: CallEnd,
+/// Why a call ends, and whose wish that was.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    pub end: CallEnd,
+    /// `None` where nobody asked for it, or nobody whom the manifest may name.
+    pub by: Option<String>,
+}
+
+impl Ending {
+    pub fn because(end: CallEnd) -> Self {
+        Self { end, by: None }
+    }
 }
 
 /// One connection of a call.
@@ -287,10 +303,11 @@ impl CallShared {
     /// The actor was given up: end what it held, without it, as it would have.
     pub fn abandon(self: &Arc<Self>) {
         {
-            lock(&self.ending).get_or_insert(Ending { end: CallEnd::Failed });
+            lock(&self.ending).get_or_insert(Ending::because(CallEnd::Failed));
             tracing::error!(call = %self.key, "a call is ended because its actor failed too often");
         }
-        let stop = CallInput::Stop(CallEnd::Failed);
+        let failed = Ending::because(CallEnd::Failed);
+        let stop = CallInput::Stop(failed.clone());
         let effects = lock(&self.machine).input(stop, Now::of(&self.world));
         for effect in effects {
             self.send(effect);
@@ -304,7 +321,7 @@ impl CallShared {
                     shared.stand_in_for_the_peers();
                     tokio::time::sleep(LOOK).await;
                 }
-                finish(shared, CallEnd::Failed).await;
+                finish(shared, failed).await;
             });
         }
     }

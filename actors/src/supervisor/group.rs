@@ -9,7 +9,7 @@ use recorder_core::manifest::{CallKind, EndReason};
 use recorder_core::mesh::ToDeviceSignal;
 
 use super::{CallPlace, DeviceDelivery, SupervisorActor, start_call};
-use crate::call::{CallInput, CallShared, RecordingOrder};
+use crate::call::{CallInput, CallShared, Ending, RecordingOrder};
 use crate::observe::{ActorKind, Severity, Totals};
 use crate::rooms::{RoomOrder, RoomPlace};
 use crate::supervise::{Slot, lock};
@@ -144,9 +144,9 @@ impl SupervisorActor {
                 };
                 self.record(room, order);
             }
-            RoomOrder::Stop { reason } => {
+            RoomOrder::Stop { by, reason } => {
                 if let Some(place) = self.call_of(room) {
-                    place.shared.tell(CallInput::Stop(call_end(reason)));
+                    place.shared.tell(CallInput::Stop(Ending { end: call_end(reason), by }));
                 }
             }
             RoomOrder::Tell { kind, user, detail } => {

@@ -111,7 +111,7 @@ fn a_command_joins_the_call_tells_everybody_and_another_one_ends_it() {
         scene.say(ADA, "!stop").await;
         let manifest = scene.ended("stopped").await;
         assert_eq!(manifest["call_kind"], "mesh");
-        assert_eq!(manifest["started_by"], ADA);
+        assert_eq!((&manifest["started_by"], &manifest["stopped_by"]), (&json!(ADA), &json!(ADA)));
         assert_eq!(manifest["participants"][0]["user_id"], ADA);
         until("the name", || rooms.of("name").last() == Some(&Value::Null)).await;
         assert!(scene.tree.media.all_closed());
@@ -177,6 +177,22 @@ fn an_objection_ends_the_files_of_that_user_and_of_nobody_else() {
         let kinds =
             manifest["events"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap());
         assert!(kinds.collect::<Vec<_>>().contains(&"opted_out"));
+    });
+}
+
+#[test]
+fn an_end_that_nobody_asked_for_and_one_by_somebody_who_opted_out_name_nobody() {
+    on_paused_time(async {
+        let scene = Scene::recorded().await;
+        scene.leaves(ADA).await;
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        assert_eq!(scene.ended("everyone_left").await["stopped_by"], Value::Null);
+    });
+    on_paused_time(async {
+        let scene = Scene::recorded().await;
+        scene.say(ADA, "!record optout").await;
+        scene.say(ADA, "!stop").await;
+        assert_eq!(scene.ended("stopped").await["stopped_by"], Value::Null);
     });
 }
 

@@ -37,6 +37,7 @@ fn who_opts_out_in_a_call_with_the_recorder_ends_it_and_is_answered_again_after_
         until("the end", || *tree.shared.running().borrow() == 0).await;
         let manifest = serde_json::to_value(tree.manifest()).unwrap();
         assert_eq!((&manifest["state"], &manifest["end_reason"]), (&json!("complete"), &json!("opted_out")));
+        assert_eq!(manifest["stopped_by"], CALLER);
         assert_eq!(tree.details("opted_out"), [(json!("p1"), json!({"way": "command"}))]);
         assert_eq!(tree.states("camera")[0].0, "opted_out", "what was queued is not written");
         assert_eq!(tree.signalling.count("m.call.hangup"), 1);

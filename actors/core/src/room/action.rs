@@ -113,6 +113,7 @@ pub enum RoomAction {
     },
     /// End the session that runs. Comes at most once after each [`RoomAction::Begin`].
     Stop {
+        /// Who said so, for the manifest: nobody who has opted out.
         by: Option<String>,
         reason: EndReason,
     },

@@ -210,11 +210,12 @@ impl Room {
 
     /// Asks for the end of the session, once.
     pub(super) fn stop(&mut self, by: Option<&str>, reason: EndReason, out: &mut Vec<RoomAction>) {
+        let named = by.filter(|user| !self.is_opted_out(user)).map(str::to_owned);
         let Some(session) = self.session.as_mut().filter(|session| !session.stopping) else { return };
         session.stopping = true;
         session.stopped_by = by.map(str::to_owned);
         session.untold.clear();
-        out.push(RoomAction::Stop { by: by.map(str::to_owned), reason });
+        out.push(RoomAction::Stop { by: named, reason });
     }
 
     pub(super) fn progressed(&mut self, progress: Progress, now: BootTime, out: &mut Vec<RoomAction>) {

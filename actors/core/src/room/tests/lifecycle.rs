@@ -35,6 +35,23 @@ fn stop_is_announced_with_who_stopped_it_and_what_was_recorded() {
 }
 
 #[test]
+fn the_manifest_is_told_who_stopped_it_unless_they_opted_out() {
+    let by = |out: &[RoomAction]| {
+        out.iter().find_map(|action| match action {
+            RoomAction::Stop { by, .. } => Some(by.clone()),
+            _ => None,
+        })
+    };
+    let mut scene = Scene::recording();
+    assert_eq!(by(&scene.type_as(BOB, "!stop", trusted(), 60.0)), Some(Some(BOB.to_owned())));
+    let mut scene = Scene::recording();
+    scene.type_as(BOB, "!record optout", guest(), 50.0);
+    assert_eq!(by(&scene.type_as(BOB, "!stop", trusted(), 60.0)), Some(None));
+    let out = scene.ended(EndReason::Stopped, 61.0);
+    assert!(text(&out, MessageKind::Saved).contains("stopped by @bob:hs"), "those in the room saw it");
+}
+
+#[test]
 fn a_start_holds_for_one_gathering_only() {
     let mut scene = Scene::recording();
     scene.room.gathering(None, at(10.0));
