@@ -61,6 +61,7 @@ impl CallActor {
             self.step(|machine, now| machine.connection(leg, level, now));
         }
         self.step(|machine, now| machine.tick(now));
+        self.keep_announced();
         self.keep_session();
         shared.keep_people(self.slot.path());
         self.keep_ending(context);
@@ -231,6 +232,16 @@ impl CallActor {
                     link.nudge();
                 }
             }));
+        }
+    }
+
+    /// Nobody is recorded who cannot be told.
+    fn keep_announced(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        if shared.outbox.consent_refused() && lock(&shared.ending).is_none() {
+            let what = "A call was ended: its room refused the message that tells of the recording";
+            shared.world.board.happened(shared.world.clock.utc_micros(), Severity::Warning, what);
+            self.input(CallInput::Stop(Ending::because(CallEnd::NotAnnounced)));
         }
     }
 

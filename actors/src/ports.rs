@@ -265,9 +265,9 @@ pub struct RoomPowers {
 }
 
 impl RoomPowers {
-    /// Ours, against what taking part in a call needs.
+    /// Ours, against what recording a call needs.
     pub fn ours(&self) -> room::Powers {
-        room::Powers { own: self.own, call_member: self.call_member }
+        room::Powers { own: self.own, call_member: self.call_member, message: self.message }
     }
 
     pub fn of(&self, user: &str) -> i64 {

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 use self::voice::Voice;
 use crate::call::CallShared;
-use crate::observe::Totals;
+use crate::observe::{Severity, Totals};
 use crate::ports::{RoomPowers, RoomRecord};
 use crate::supervise::{Link, lock};
 use crate::world::World;
@@ -36,6 +36,8 @@ const NEW: Duration = Duration::from_secs(60);
 pub(crate) enum Answer {
     Said(MessageTag, String),
     Failed(MessageTag),
+    /// For good.
+    Refused(MessageTag),
 }
 
 /// What the supervisor is to do for a room.
@@ -210,6 +212,7 @@ impl RoomPlace {
             self.step(|machine| match &answer {
                 Answer::Said(tag, id) => machine.said(*tag, id, now),
                 Answer::Failed(tag) => machine.failed(*tag, now),
+                Answer::Refused(tag) => machine.refused(*tag, now),
             });
         }
         if lock(&self.unfinished).is_some() {
@@ -368,6 +371,11 @@ impl RoomPlace {
             RoomAction::Count(refusal) => {
                 tracing::info!(room = %self.id, why = refusal.name(), "a command was refused");
                 return Totals::count(&self.world.board.totals.commands_refused);
+            }
+            RoomAction::Report { text } => {
+                tracing::warn!(room = %self.id, "{text}");
+                let text = format!("In {}: {text}", self.id);
+                return self.world.board.happened(self.world.clock.utc_micros(), Severity::Warning, text);
             }
             RoomAction::Begin { call_id, kind, by, .. } => RoomOrder::Begin { call_id, kind, by },
             RoomAction::Stop { by, reason } => RoomOrder::Stop { by, reason },

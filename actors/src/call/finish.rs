@@ -98,6 +98,7 @@ fn end_reason(end: CallEnd, disk: DiskLevel) -> EndReason {
         CallEnd::Stopped => EndReason::Stopped,
         CallEnd::Terminated => EndReason::Terminated,
         CallEnd::OptedOut => EndReason::OptedOut,
+        CallEnd::NotAnnounced => EndReason::NotAnnounced,
         CallEnd::BadOffer | CallEnd::Failed => EndReason::Failed,
     }
 }

@@ -330,7 +330,9 @@ const fn stay_reason(reason: mesh::LeaveReason) -> LeaveReason {
 
 const fn mesh_end(end: CallEnd) -> MeshEnd {
     match end {
-        CallEnd::Stopped | CallEnd::OptedOut | CallEnd::AnsweredElsewhere => MeshEnd::Stopped,
+        CallEnd::Stopped | CallEnd::OptedOut | CallEnd::NotAnnounced | CallEnd::AnsweredElsewhere => {
+            MeshEnd::Stopped
+        }
         CallEnd::Hangup | CallEnd::Terminated => MeshEnd::Terminated,
         CallEnd::Left => MeshEnd::Empty,
         CallEnd::Removed => MeshEnd::Removed,
@@ -364,6 +366,7 @@ pub(super) fn leave_reason(end: CallEnd) -> LeaveReason {
         | CallEnd::Stopped
         | CallEnd::Terminated
         | CallEnd::OptedOut
+        | CallEnd::NotAnnounced
         | CallEnd::BadOffer
         | CallEnd::Failed => LeaveReason::SessionEnded,
     }

@@ -2,6 +2,7 @@
 //! few at a time, because their events are numbered.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -29,6 +30,8 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 enum Outbound {
     Event(Outgoing),
     Message(Announcement),
+    /// Tells people that they are recorded.
+    Consent(Announcement),
     /// Our membership; answered with whether it was taken.
     Membership(Value, oneshot::Sender<bool>),
     /// Answered when all before it was sent or given up: whether a hang-up among it was not sent.
@@ -47,6 +50,7 @@ pub(super) struct Outbox {
     queue: mpsc::Sender<Outbound>,
     devices: mpsc::Sender<ToDevice>,
     hurry: CancellationToken,
+    consent_refused: Arc<AtomicBool>,
 }
 
 impl Outbox {
@@ -54,10 +58,16 @@ impl Outbox {
         let (queue, waiting) = mpsc::channel(MOST_OUTGOING);
         let (devices, for_devices) = mpsc::channel(MOST_TO_DEVICES);
         let hurry = CancellationToken::new();
-        let sender = Sender { world: Arc::clone(world), room: room.to_owned(), hurry: hurry.clone() };
+        let consent_refused = Arc::<AtomicBool>::default();
+        let sender = Sender {
+            world: Arc::clone(world),
+            room: room.to_owned(),
+            hurry: hurry.clone(),
+            consent_refused: Arc::clone(&consent_refused),
+        };
         actix::spawn(sender.clone().send_in_order(waiting));
         actix::spawn(sender.send_to_devices(for_devices));
-        Self { world: Arc::clone(world), queue, devices, hurry }
+        Self { world: Arc::clone(world), queue, devices, hurry, consent_refused }
     }
 
     pub(super) fn event(&self, event: Outgoing) {
@@ -66,6 +76,16 @@ impl Outbox {
 
     pub(super) fn message(&self, message: Announcement) {
         self.push(Outbound::Message(message));
+    }
+
+    /// Tells people that they are recorded.
+    pub(super) fn consent(&self, message: Announcement) {
+        self.push(Outbound::Consent(message));
+    }
+
+    /// The homeserver refused for good what [`Self::consent`] was to tell.
+    pub(super) fn consent_refused(&self) -> bool {
+        self.consent_refused.load(Ordering::Acquire)
     }
 
     /// Sends the content of our membership event. Resolves when it was sent or given up; false for the latter.
@@ -112,6 +132,7 @@ struct Sender {
     world: Arc<World>,
     room: String,
     hurry: CancellationToken,
+    consent_refused: Arc<AtomicBool>,
 }
 
 impl Sender {
@@ -138,6 +159,7 @@ impl Sender {
         let mut hangup_failed = false;
         while let Some(outbound) = queue.recv().await {
             let (world, room) = (&self.world, self.room.clone());
+            let is_consent = matches!(outbound, Outbound::Consent(_));
             let (sending, is_hangup, done) = match outbound {
                 Outbound::Event(event) => {
                     let is_hangup = event.event_type == "m.call.hangup";
@@ -145,7 +167,7 @@ impl Sender {
                     let sending = world.signalling.send(room, event_type, event.content, self.patience());
                     (sending, is_hangup, None)
                 }
-                Outbound::Message(message) => {
+                Outbound::Message(message) | Outbound::Consent(message) => {
                     (world.signalling.announce(room, message, self.patience()), false, None)
                 }
                 Outbound::Membership(content, done) => {
@@ -163,6 +185,9 @@ impl Sender {
             }
             if let Err(error) = sent {
                 hangup_failed |= is_hangup;
+                if is_consent && matches!(error, SignallingError::Refused(_)) {
+                    self.consent_refused.store(true, Ordering::Release);
+                }
                 tracing::warn!(room = %self.room, %error, "an event could not be sent");
                 let what = format!("Not sent: {error}");
                 world.board.happened(world.clock.utc_micros(), Severity::Warning, what);

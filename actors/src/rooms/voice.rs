@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Answer, MOST_ANSWERS};
 use crate::observe::Totals;
-use crate::ports::{Relation, RoomRecord};
+use crate::ports::{Relation, RoomRecord, SignallingError};
 use crate::supervise::{Link, lock};
 use crate::world::World;
 
@@ -113,6 +113,7 @@ impl Speaker {
                 Saying::Message(tag, message, relation) => {
                     let (told, refused) = match rooms.say(room, message, relation, PATIENCE).await {
                         Ok(id) => (Answer::Said(tag, id), None),
+                        Err(error @ SignallingError::Refused(_)) => (Answer::Refused(tag), Some(error)),
                         Err(error) => (Answer::Failed(tag), Some(error)),
                     };
                     answer(&self.answers, told);

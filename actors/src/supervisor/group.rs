@@ -213,6 +213,7 @@ const fn call_end(reason: EndReason) -> CallEnd {
         EndReason::RoomUpgraded => CallEnd::RoomUpgraded,
         EndReason::Shutdown => CallEnd::Shutdown,
         EndReason::OptedOut => CallEnd::OptedOut,
+        EndReason::NotAnnounced => CallEnd::NotAnnounced,
         EndReason::ConnectionLost => CallEnd::ConnectionLost,
         EndReason::Failed | EndReason::DiskFull => CallEnd::Failed,
         EndReason::Stopped | EndReason::Restarted => CallEnd::Stopped,

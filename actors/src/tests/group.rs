@@ -119,6 +119,39 @@ fn a_command_joins_the_call_tells_everybody_and_another_one_ends_it() {
 }
 
 #[test]
+fn a_room_that_refuses_the_announcement_is_not_recorded_on() {
+    on_paused_time(async {
+        let scene = Scene::start().await;
+        scene.member(ADA, "s1").await;
+        scene.tree.rooms.refuse_messages.store(true, std::sync::atomic::Ordering::Relaxed);
+        scene.say(ADA, "!start").await;
+        until("the end", || *scene.tree.shared.running().borrow() == 0).await;
+        let manifest = serde_json::to_value(scene.tree.manifest()).unwrap();
+        assert_eq!(
+            (&manifest["state"], &manifest["end_reason"]),
+            (&json!("complete"), &json!("not_announced"))
+        );
+        assert!(scene.tree.happened("the homeserver refused the message that tells people of it"));
+        assert!(scene.own_devices().is_empty());
+    });
+}
+
+#[test]
+fn nothing_begins_in_a_room_where_we_may_not_speak() {
+    on_paused_time(async {
+        let scene = Scene::start().await;
+        scene.member(ADA, "s1").await;
+        scene.tree.powers.lock().unwrap().message = 60;
+        scene.say(ADA, "!start").await;
+        until("the report", || scene.tree.happened("sending messages needs power level 60")).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(*scene.tree.shared.running().borrow(), 0);
+        assert_eq!((scene.tree.rooms.of("name").len(), scene.own_devices().len()), (0, 0));
+        assert_eq!(scene.tree.rooms.of("react"), [json!("❌")]);
+    });
+}
+
+#[test]
 fn start_waits_for_somebody_to_be_there() {
     on_paused_time(async {
         let mut scene = Scene::start().await;

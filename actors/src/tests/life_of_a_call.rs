@@ -174,6 +174,25 @@ fn a_folder_that_cannot_be_made_ends_the_call_and_says_why() {
 }
 
 #[test]
+fn a_room_that_refuses_to_be_told_of_the_recording_ends_the_call() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        tree.signalling.refuse_messages.store(true, std::sync::atomic::Ordering::Relaxed);
+        tree.invite().await;
+        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
+        tree.media.change(|facts| facts.state = ConnectionState::Connected);
+        until("the end", || *tree.shared.running().borrow() == 0).await;
+        assert_eq!(tree.signalling.count("m.call.hangup"), 1);
+        let manifest = serde_json::to_value(tree.manifest()).unwrap();
+        assert_eq!(
+            (&manifest["state"], &manifest["end_reason"]),
+            (&json!("complete"), &json!("not_announced"))
+        );
+        assert!(tree.happened("refused the message that tells of the recording"));
+    });
+}
+
+#[test]
 fn a_full_disk_stops_video_then_audio_and_space_brings_them_back() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;

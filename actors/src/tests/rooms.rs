@@ -17,6 +17,8 @@ pub struct FakeRooms {
     pub records: Mutex<Vec<(String, RoomRecord)>>,
     /// The homeserver refuses every state event.
     pub refuse_state: std::sync::atomic::AtomicBool,
+    /// It refuses every message.
+    pub refuse_messages: std::sync::atomic::AtomicBool,
 }
 
 impl FakeRooms {
@@ -96,6 +98,9 @@ impl Rooms for Arc<FakeRooms> {
     ) -> BoxFuture<'static, Result<String, SignallingError>> {
         let edits = matches!(relation, Relation::Edit { .. });
         let content = json!({"body": message.plain, "mentions": message.mentions, "edit": edits});
+        if self.refuse_messages.load(std::sync::atomic::Ordering::Relaxed) {
+            return async { Err(SignallingError::Refused("403".into())) }.boxed();
+        }
         let number = self.push("say", &room, content);
         async move { Ok(format!("$said-{number}")) }.boxed()
     }

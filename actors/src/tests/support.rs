@@ -300,6 +300,8 @@ pub struct FakeSignalling {
     pub sent: Mutex<Vec<(String, Value)>>,
     /// Nothing is taken any more.
     pub refuse: std::sync::atomic::AtomicBool,
+    /// Messages for people are forbidden.
+    pub refuse_messages: std::sync::atomic::AtomicBool,
 }
 
 impl FakeSignalling {
@@ -333,6 +335,9 @@ impl Signalling for Arc<FakeSignalling> {
         message: Announcement,
         _: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>> {
+        if self.refuse_messages.load(Ordering::Relaxed) {
+            return async { Err(SignallingError::Refused("403".into())) }.boxed();
+        }
         let content = json!({"body": message.plain, "mentions": message.mentions});
         self.sent.lock().unwrap().push(("m.room.message".into(), content));
         async { Ok(()) }.boxed()

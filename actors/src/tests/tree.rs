@@ -1,7 +1,7 @@
 //! A tree whose world is made of fakes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use recorder_core::call::{CallDesk, DeskSettings, RoomEvent};
@@ -37,6 +37,8 @@ pub struct Tree {
     pub disk: watch::Sender<DiskLevel>,
     pub shared: Arc<SupervisorShared>,
     pub slot: Arc<Slot<SupervisorActor>>,
+    /// What the rooms say who may do.
+    pub powers: Mutex<RoomPowers>,
     clock: Arc<dyn Clock>,
 }
 
@@ -103,6 +105,7 @@ impl Tree {
             disk,
             shared,
             slot,
+            powers: Mutex::new(RoomPowers { default: 50, own: 50, call_member: 50, ..RoomPowers::default() }),
             clock,
         };
         tree.start_supervisor();
@@ -192,7 +195,7 @@ impl Tree {
             state_key: state_key.map(str::to_owned),
             allowed: sender == CALLER,
             origin_ts_ms: self.clock.utc_micros() / 1_000,
-            powers: Some(RoomPowers { default: 50, own: 50, call_member: 50, ..RoomPowers::default() }),
+            powers: Some(self.powers.lock().unwrap().clone()),
         }
     }
 
@@ -236,6 +239,11 @@ impl Tree {
 
     pub fn state_of(&self, path: &str) -> Option<ActorState> {
         self.board.actor(path).map(|actor| actor.state)
+    }
+
+    /// Whoever runs the recorder was told this.
+    pub fn happened(&self, text: &str) -> bool {
+        self.board.happenings().iter().any(|what| what.text.contains(text))
     }
 
     /// How often the manifest tells of an event.

@@ -81,6 +81,8 @@ pub enum CallEnd {
     Terminated,
     /// The one who called does not want to be recorded.
     OptedOut,
+    /// People could not be told that they are recorded.
+    NotAnnounced,
     /// A fault of ours.
     Failed,
 }
@@ -100,6 +102,7 @@ impl CallEnd {
             Self::Stopped => "stopped",
             Self::Terminated => "terminated",
             Self::OptedOut => "opted_out",
+            Self::NotAnnounced => "not_announced",
             Self::Failed => "failed",
         }
     }

@@ -45,6 +45,8 @@ pub enum EndReason {
     ConnectionLost,
     /// The one participant of a 1:1 call does not want to be recorded.
     OptedOut,
+    /// People in the call could not be told of it.
+    NotAnnounced,
     /// The recorder was removed from the room.
     Removed,
     RoomUpgraded,

@@ -139,4 +139,8 @@ pub enum RoomAction {
     /// [`super::Room::durable`] has changed.
     Persist,
     Count(Refusal),
+    /// For whoever runs the recorder, where the room cannot be told.
+    Report {
+        text: String,
+    },
 }

@@ -12,7 +12,7 @@ use super::machine::Room;
 use super::pace::Topic;
 use super::{Refusal, limits, texts};
 use crate::call::Announcement;
-use crate::manifest::EventKind;
+use crate::manifest::{EndReason, EventKind};
 use crate::time::BootTime;
 
 /// The reaction that objects.
@@ -21,7 +21,8 @@ const OBJECTION: &str = "🚫";
 const COME_TOGETHER: Duration = Duration::from_secs(1);
 /// Time between two messages to those who came late.
 const BETWEEN_LATE: Duration = Duration::from_secs(5);
-/// Consent messages of one session that may fail before no further is tried.
+/// Consent messages of one session that may fail before any was said. With a homeserver that is away later nobody can join
+/// the call either: what flows is recorded, and they are tried on.
 const MOST_FAILURES: u8 = 10;
 /// Objections remembered until it is known to which message they were.
 const MOST_EARLY: usize = 64;
@@ -117,7 +118,7 @@ impl Room {
         out: &mut Vec<RoomAction>,
     ) {
         if event.is_empty() || event.len() > limits::ID_BYTES {
-            return self.was_not_said(tag, now, out);
+            return self.was_not_said(tag, false, now, out);
         }
         match tag.kind {
             MessageKind::Announcement | MessageKind::LateJoiners => self.consent_said(tag, event, out),
@@ -166,7 +167,13 @@ impl Room {
         }
     }
 
-    pub(super) fn was_not_said(&mut self, tag: MessageTag, now: BootTime, out: &mut Vec<RoomAction>) {
+    pub(super) fn was_not_said(
+        &mut self,
+        tag: MessageTag,
+        refused: bool,
+        now: BootTime,
+        out: &mut Vec<RoomAction>,
+    ) {
         self.closing_status.iter_mut().for_each(|status| _ = status.failed(tag));
         self.closing_status.retain(|status| !status.is_done());
         let (Some(session), Some(running)) = (&mut self.session, &mut self.durable.running) else { return };
@@ -174,15 +181,22 @@ impl Room {
         let Some(at) = session.under_way.iter().position(|(other, _)| *other == tag) else { return };
         let Some((_, whom)) = session.under_way.remove(at) else { return };
         session.failures = session.failures.saturating_add(1);
-        if session.failures <= MOST_FAILURES && !session.stopping {
-            for user in whom {
-                running.told.remove(&user);
-                session.untold.insert(user);
-            }
-            session.late_due = Some(now + BETWEEN_LATE);
-            self.keep();
-            self.tell_late(now, out);
+        if session.stopping {
+            return;
         }
+        let nobody_knows = running.consent.is_empty() && session.failures > MOST_FAILURES;
+        if refused || nobody_knows {
+            // Nobody is recorded who cannot be told.
+            out.push(RoomAction::Report { text: texts::not_announced(refused) });
+            self.stop(None, EndReason::NotAnnounced, out);
+            return self.show(now, out);
+        }
+        for user in whom {
+            running.told.remove(&user);
+            session.untold.insert(user);
+        }
+        session.late_due = Some(now + BETWEEN_LATE);
+        self.keep();
     }
 
     pub(super) fn reacted(

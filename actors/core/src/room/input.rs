@@ -123,17 +123,27 @@ pub struct Authority {
     pub joined: bool,
 }
 
-/// Our own power against what taking part in a call needs.
+/// Our own power against what recording a call needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Powers {
     pub own: i64,
     /// The level for [`super::CALL_MEMBER_EVENT`].
     pub call_member: i64,
+    /// The level for messages. Without it nobody could be told.
+    pub message: i64,
 }
 
 impl Powers {
     pub const fn suffice(self) -> bool {
+        self.may_join() && self.may_speak()
+    }
+
+    pub const fn may_join(self) -> bool {
         self.own >= self.call_member
+    }
+
+    pub const fn may_speak(self) -> bool {
+        self.own >= self.message
     }
 }
 

@@ -183,12 +183,17 @@ impl Room {
         self.begin(running, now, out);
     }
 
-    /// Tells the room which power is missing, if one is.
+    /// Tells the room which power is missing, if one is; or whoever runs the recorder, if it is that of telling.
     pub(super) fn lacks_power(&mut self, powers: Powers, now: BootTime, out: &mut Vec<RoomAction>) {
         let own = self.settings.user.clone();
-        if !powers.suffice() && self.told.first(&own, Topic::Refused(Refusal::OwnPower), now) {
+        if powers.suffice() || !self.told.first(&own, Topic::Refused(Refusal::OwnPower), now) {
+            return;
+        }
+        if powers.may_speak() {
             let notice = texts::permission_notice(&own, powers);
             self.say(MessageKind::Notice, notice, Relation::None, out);
+        } else {
+            out.push(RoomAction::Report { text: texts::cannot_speak(&own, powers) });
         }
     }
 
@@ -289,6 +294,9 @@ impl Room {
 
     /// Brings the status messages up to date, as far as the time allows.
     pub(super) fn show(&mut self, now: BootTime, out: &mut Vec<RoomAction>) {
+        if self.powers.is_some_and(|powers| !powers.may_speak()) {
+            return;
+        }
         let alone = !self.is_attended();
         let mut next = self.next_message;
         let mut tag = |kind| {

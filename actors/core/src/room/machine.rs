@@ -151,7 +151,14 @@ impl Room {
     /// A message of ours was not sent, and will not be.
     pub fn failed(&mut self, tag: MessageTag, now: BootTime) -> Vec<RoomAction> {
         let mut out = Vec::new();
-        self.was_not_said(tag, now, &mut out);
+        self.was_not_said(tag, false, now, &mut out);
+        self.done(out)
+    }
+
+    /// The homeserver refused a message of ours for good: we may not say it.
+    pub fn refused(&mut self, tag: MessageTag, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.was_not_said(tag, true, now, &mut out);
         self.done(out)
     }
 

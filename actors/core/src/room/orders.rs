@@ -94,9 +94,14 @@ impl Room {
             return self.answer(said, NOT_DONE, message, out);
         }
         if command == Command::Start && !authority.powers.suffice() {
+            out.push(RoomAction::Count(Refusal::OwnPower));
+            if !authority.powers.may_speak() {
+                // A reaction may need less.
+                out.push(RoomAction::React { event: said.event_id.clone(), key: NOT_DONE });
+                return self.lacks_power(authority.powers, now, out);
+            }
             // Told each time: whoever mends it wants to know whether it is mended.
             let message = texts::permission_notice(&self.settings.user, authority.powers);
-            out.push(RoomAction::Count(Refusal::OwnPower));
             return self.answer(said, NOT_DONE, message, out);
         }
         out.push(RoomAction::React { event: said.event_id.clone(), key: DONE });

@@ -34,7 +34,7 @@ pub(super) fn trusted() -> Authority {
         allowed: true,
         level: 50,
         needed_start: 50,
-        powers: Powers { own: 50, call_member: 50 },
+        powers: Powers { own: 50, call_member: 50, message: 0 },
         joined: true,
     }
 }
@@ -186,6 +186,16 @@ pub(super) fn reacted(out: &[RoomAction]) -> Option<&'static str> {
         RoomAction::React { key, .. } => Some(*key),
         _ => None,
     })
+}
+
+/// What whoever runs the recorder is told.
+pub(super) fn reported(out: &[RoomAction]) -> Vec<&str> {
+    out.iter()
+        .filter_map(|action| match action {
+            RoomAction::Report { text } => Some(text.as_str()),
+            _ => None,
+        })
+        .collect()
 }
 
 pub(super) fn counted(out: &[RoomAction]) -> Vec<Refusal> {

@@ -125,6 +125,34 @@ pub fn permission_notice(bot: &str, powers: Powers) -> Announcement {
         .notice()
 }
 
+/// For whoever runs the recorder: the same where we may not even speak.
+pub(super) fn cannot_speak(bot: &str, powers: Powers) -> String {
+    let mut text = format!(
+        "nothing is recorded, because nobody could be told: sending messages needs power level {} there, and the \
+         recorder's is {}.",
+        powers.message, powers.own
+    );
+    if !powers.may_join() {
+        text.push_str(&format!(" The state event {CALL_MEMBER_EVENT} needs {}.", powers.call_member));
+    }
+    text.push_str(&format!(
+        " Somebody who may change permissions can give it that level (in Element: /op {} {}), or lower what messages \
+         need (Room settings, Roles & Permissions, \"Send messages\")",
+        cut_to(bot, limits::ID_BYTES),
+        powers.message.max(powers.call_member)
+    ));
+    text
+}
+
+/// For whoever runs the recorder: people are in the call who could not be told, so the recording ends.
+pub(super) fn not_announced(refused: bool) -> String {
+    let why = if refused { "refused" } else { "did not take" };
+    format!(
+        "the recording is ended, because the homeserver {why} the message that tells people of it. Does the recorder \
+         have the power level for sending messages there (Room settings, Roles & Permissions)?"
+    )
+}
+
 /// Recording has begun, or goes on with these people too.
 pub(super) fn consent(
     whom: &[String],
@@ -185,6 +213,7 @@ pub(super) const fn why(reason: EndReason) -> &'static str {
         EndReason::OptedOut => "the person recorded has opted out",
         EndReason::Removed => "I was removed from the room",
         EndReason::RoomUpgraded => "the room was replaced by a new one",
+        EndReason::NotAnnounced => "people in the call could not be told of it",
         EndReason::Failed => "a fault in the recorder, which its log describes",
     }
 }
@@ -323,7 +352,7 @@ mod tests {
         let ended = Ended { saved: Saved::default(), participants: 1, reason: EndReason::Stopped };
         vec![
             room_greeting(user),
-            permission_notice(user, Powers { own: 0, call_member: 50 }),
+            permission_notice(user, Powers { own: 0, call_member: 50, message: 0 }),
             consent(&whom, &whom, Some(user), false, false),
             consent(&whom, &whom, Some(user), true, true),
             saved(&ended, Some(user)),
@@ -366,12 +395,25 @@ mod tests {
 
     #[test]
     fn the_missing_level_is_named_with_both_numbers_and_the_way_to_give_it() {
-        let told = permission_notice("@rec:hs", Powers { own: 0, call_member: 50 });
+        let told = permission_notice("@rec:hs", Powers { own: 0, call_member: 50, message: 0 });
         for part in ["org.matrix.msc3401.call.member", "needs power level 50", "mine is 0", "/op @rec:hs 50"]
         {
             assert!(told.plain.contains(part), "{part}: {}", told.plain);
         }
         assert!(told.html.contains("<code>/op @rec:hs 50</code>"), "{}", told.html);
+    }
+
+    #[test]
+    fn where_nobody_can_be_told_the_level_for_messages_is_named_and_both_if_both_are_missing() {
+        let told = cannot_speak("@rec:hs", Powers { own: 0, call_member: 0, message: 50 });
+        assert!(
+            told.contains("sending messages needs power level 50 there, and the recorder's is 0"),
+            "{told}"
+        );
+        assert!(told.contains("/op @rec:hs 50") && !told.contains(CALL_MEMBER_EVENT), "{told}");
+        let told = cannot_speak("@rec:hs", Powers { own: 0, call_member: 60, message: 50 });
+        assert!(told.contains("org.matrix.msc3401.call.member needs 60"), "{told}");
+        assert!(told.contains("/op @rec:hs 60"), "{told}");
     }
 
     #[test]

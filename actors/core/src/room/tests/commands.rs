@@ -98,12 +98,33 @@ fn everybody_may_ask_and_choose_for_themselves() {
 fn without_our_own_power_level_start_names_what_is_missing_and_waits_for_nothing() {
     let mut scene = Scene::new();
     scene.here(&[ADA], 0.0);
-    let weak = Authority { powers: Powers { own: 0, call_member: 50 }, ..trusted() };
+    let weak = Authority { powers: Powers { own: 0, call_member: 50, message: 0 }, ..trusted() };
     let out = scene.type_as(ADA, "!start", weak, 1.0);
     assert_eq!(counted(&out), [Refusal::OwnPower]);
     assert_eq!(reply(&out), permission_notice(BOT, weak.powers).plain);
     assert!(begun(&out).is_none() && scene.room.durable().armed_by.is_none());
     assert!(begun(&scene.ada("!start", 2.0)).is_some(), "as soon as it was given");
+}
+
+#[test]
+fn where_we_may_not_speak_nothing_begins_and_whoever_runs_us_hears_which_level_is_missing() {
+    let mute = Powers { own: 50, call_member: 50, message: 60 };
+    let mut scene = Scene::new();
+    scene.here(&[ADA], 0.0);
+    let out = scene.type_as(ADA, "!start", Authority { powers: mute, ..trusted() }, 1.0);
+    assert_eq!((counted(&out), reacted(&out)), (vec![Refusal::OwnPower], Some("❌")));
+    assert!(begun(&out).is_none() && scene.room.durable().armed_by.is_none());
+    assert!(reported(&out)[0].contains("sending messages needs power level 60"), "{out:?}");
+    assert!(!out.iter().any(|action| matches!(action, RoomAction::Say { .. })), "nobody would hear it");
+    let again = scene.type_as(ADA, "!start", Authority { powers: mute, ..trusted() }, 2.0);
+    assert!(reported(&again).is_empty(), "once an hour");
+    assert!(begun(&scene.ada("!start", 3.0)).is_some(), "as soon as it was given");
+
+    assert!(reported(&Scene::new().room.arrived(mute, at(1.0)))[0].contains("needs power level 60"));
+    let mut scene = Scene::with(Settings { auto: true, ..settings() }, Durable::default());
+    scene.room.powers(mute, at(0.0));
+    let out = scene.here(&[ADA], 1.0);
+    assert!(begun(&out).is_none() && reported(&out).len() == 1, "{out:?}");
 }
 
 #[test]
@@ -189,13 +210,13 @@ fn a_message_that_cannot_be_decrypted_gets_one_notice_of_its_sender() {
 #[test]
 fn a_room_that_gives_us_too_little_power_is_told_at_our_arrival_and_once() {
     let mut scene = Scene::new();
-    let weak = Powers { own: 0, call_member: 50 };
+    let weak = Powers { own: 0, call_member: 50, message: 0 };
     let out = scene.room.arrived(weak, at(1.0));
     let told =
         |out: &[RoomAction]| out.iter().filter(|action| matches!(action, RoomAction::Say { .. })).count();
     assert_eq!(told(&out), 1);
     assert_eq!(told(&scene.room.arrived(weak, at(2.0))), 0);
-    let enough = Powers { own: 50, call_member: 50 };
+    let enough = Powers { own: 50, call_member: 50, message: 0 };
     assert_eq!(told(&Scene::new().room.arrived(enough, at(1.0))), 0);
 }
 

@@ -9,6 +9,18 @@ fn told(out: &[RoomAction], kind: MessageKind) -> Vec<String> {
     messages(out, kind).into_iter().flat_map(|(message, _)| message.mentions).collect()
 }
 
+/// Which message tells people that they are recorded.
+fn consent_tag(out: &[RoomAction]) -> Option<MessageTag> {
+    out.iter().find_map(|action| match action {
+        RoomAction::Say { tag, .. }
+            if matches!(tag.kind, MessageKind::Announcement | MessageKind::LateJoiners) =>
+        {
+            Some(*tag)
+        }
+        _ => None,
+    })
+}
+
 /// The event id of the announcement.
 fn announced(out: &[RoomAction]) -> String {
     out.iter()
@@ -87,13 +99,57 @@ fn whom_a_message_did_not_reach_is_told_by_another() {
     let mut scene = Scene::new();
     scene.answers = false;
     scene.here(&[ADA, BOB], 0.0);
-    let out = scene.ada("!start", 1.0);
-    let tag = out.iter().find_map(|action| match action {
-        RoomAction::Say { tag, .. } if tag.kind == MessageKind::Announcement => Some(*tag),
-        _ => None,
-    });
+    let tag = consent_tag(&scene.ada("!start", 1.0));
     scene.room.failed(tag.unwrap(), at(2.0));
     assert_eq!(told(&scene.tick(7.0), MessageKind::LateJoiners), [ADA, BOB]);
+}
+
+#[test]
+fn a_refused_announcement_ends_the_recording_and_whoever_runs_us_hears_why() {
+    let mut scene = Scene::new();
+    scene.answers = false;
+    scene.here(&[ADA, BOB], 0.0);
+    let tag = consent_tag(&scene.ada("!start", 1.0)).unwrap();
+    let out = scene.room.refused(tag, at(2.0));
+    assert_eq!(stopped(&out), Some(EndReason::NotAnnounced));
+    assert!(reported(&out)[0].contains("power level for sending messages"), "{out:?}");
+    let out = scene.room.ended(ended(EndReason::NotAnnounced), at(3.0));
+    assert!(text(&out, MessageKind::Saved).contains("people in the call could not be told of it"));
+
+    // Those who came later are told as well, or not recorded either.
+    let mut scene = Scene::recording();
+    scene.answers = false;
+    scene.here(&[ADA, BOB, EVE], 10.0);
+    let tag = consent_tag(&scene.tick(11.0)).unwrap();
+    assert_eq!(stopped(&scene.room.refused(tag, at(12.0))), Some(EndReason::NotAnnounced));
+}
+
+#[test]
+fn a_homeserver_that_is_away_ends_a_recording_of_which_nobody_knows_and_no_other() {
+    let run = |mut scene: Scene, mut out: Vec<RoomAction>| {
+        scene.answers = false;
+        let mut tries = 0;
+        for second in 3..200 {
+            if let Some(tag) = consent_tag(&out) {
+                tries += 1;
+                out = scene.room.failed(tag, at(f64::from(second)));
+                if stopped(&out).is_some() {
+                    return (tries, stopped(&out));
+                }
+            }
+            out = scene.tick(f64::from(second));
+        }
+        (tries, None)
+    };
+    let mut scene = Scene::new();
+    scene.answers = false;
+    scene.here(&[ADA, BOB], 0.0);
+    let out = scene.ada("!start", 1.0);
+    assert_eq!(run(scene, out), (11, Some(EndReason::NotAnnounced)));
+    let mut scene = Scene::recording();
+    let out = scene.here(&[ADA, BOB, EVE], 2.0);
+    let (tries, end) = run(scene, out);
+    assert!(tries > 20 && end.is_none(), "{tries} {end:?}");
 }
 
 #[test]
@@ -209,11 +265,7 @@ fn an_objection_that_overtakes_the_id_of_the_announcement_counts() {
     let out = scene.ada("!start", 1.0);
     let event = announced(&out);
     assert_eq!(scene.object(BOB, &event, 1.1), []);
-    let tag = out.iter().find_map(|action| match action {
-        RoomAction::Say { tag, .. } if tag.kind == MessageKind::Announcement => Some(*tag),
-        _ => None,
-    });
-    let out = scene.room.said(tag.unwrap(), &event, at(1.2));
+    let out = scene.room.said(consent_tag(&out).unwrap(), &event, at(1.2));
     assert_eq!(out[0], RoomAction::OptOut { user: BOB.to_owned() });
 }
 

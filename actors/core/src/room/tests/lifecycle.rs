@@ -183,12 +183,12 @@ fn a_replaced_room_ends_the_session_and_says_where_to_go() {
 #[test]
 fn auto_without_the_power_to_join_says_what_is_missing_once_and_begins_when_it_was_given() {
     let mut scene = Scene::with(auto(), Durable::default());
-    scene.room.powers(Powers { own: 0, call_member: 50 }, at(0.0));
+    scene.room.powers(Powers { own: 0, call_member: 50, message: 0 }, at(0.0));
     let out = scene.here(&[ADA], 1.0);
     assert!(begun(&out).is_none());
     assert!(text(&out, MessageKind::Notice).contains("power level 50"));
     assert_eq!(scene.here(&[ADA, BOB], 2.0), []);
-    assert!(begun(&scene.room.powers(Powers { own: 50, call_member: 50 }, at(3.0))).is_some());
+    assert!(begun(&scene.room.powers(Powers { own: 50, call_member: 50, message: 0 }, at(3.0))).is_some());
 }
 
 #[test]

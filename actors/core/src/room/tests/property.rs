@@ -17,10 +17,11 @@ enum Input {
     Ended(EndReason),
     Said { message: usize },
     Failed { message: usize },
+    Refused { message: usize },
     Close(usize),
     Rejoined,
     Restart { goes_on: bool },
-    Powers(i64),
+    Powers { own: i64, message: i64 },
 }
 
 const USERS: [&str; 4] = [ADA, BOB, EVE, BOT];
@@ -51,7 +52,7 @@ fn input() -> impl Strategy<Value = Input> {
             allowed,
             level,
             needed_start: 30,
-            powers: Powers { own, call_member: 20 },
+            powers: Powers { own, call_member: 20, message: 0 },
             joined,
         },
     );
@@ -74,10 +75,11 @@ fn input() -> impl Strategy<Value = Input> {
         2 => reason.prop_map(Input::Ended),
         14 => (0..6usize).prop_map(|message| Input::Said { message }),
         2 => (0..6usize).prop_map(|message| Input::Failed { message }),
+        1 => (0..6usize).prop_map(|message| Input::Refused { message }),
         1 => prop::sample::select(vec![0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2]).prop_map(Input::Close),
         2 => Just(Input::Rejoined),
         1 => any::<bool>().prop_map(|goes_on| Input::Restart { goes_on }),
-        1 => (0..100i64).prop_map(Input::Powers),
+        1 => (0..100i64, 0..30i64).prop_map(|(own, message)| Input::Powers { own, message }),
     ]
 }
 
@@ -183,6 +185,10 @@ fn run(inputs: Vec<Input>) {
                 let tag = newest(&witness.tags, message);
                 tag.map_or_else(Vec::new, |tag| room.failed(tag, now))
             }
+            Input::Refused { message } => {
+                let tag = newest(&witness.tags, message);
+                tag.map_or_else(Vec::new, |tag| room.refused(tag, now))
+            }
             Input::Close(0) => room.close(Closing::CallTerminated, now),
             Input::Close(1) => room.close(Closing::Removed, now),
             Input::Close(_) => room.close(Closing::Upgraded { to: None }, now),
@@ -206,7 +212,7 @@ fn run(inputs: Vec<Input>) {
                     room.ended(ended(EndReason::Restarted), now)
                 }
             }
-            Input::Powers(own) => room.powers(Powers { own, call_member: 20 }, now),
+            Input::Powers { own, message } => room.powers(Powers { own, call_member: 20, message }, now),
         };
         if *room.durable() != before {
             assert!(out.contains(&RoomAction::Persist), "a change is told: {out:?}");

@@ -89,6 +89,15 @@ fn a_message_that_failed_is_sent_again_and_an_edit_waits_for_the_one_under_way()
     assert_eq!(edit.kind, MessageKind::StatusEdit);
 }
 
+#[test]
+fn nothing_is_edited_where_we_may_not_speak_until_we_may_again() {
+    let mut scene = Scene::recording();
+    scene.room.powers(Powers { own: 50, call_member: 50, message: 60 }, at(2.0));
+    assert!(status_tag(&scene.progress(progress(9.0, 3), 10.0)).is_none());
+    scene.room.powers(Powers { own: 60, call_member: 50, message: 60 }, at(11.0));
+    assert!(status_tag(&scene.tick(12.0)).is_some());
+}
+
 fn status_tag(out: &[RoomAction]) -> Option<MessageTag> {
     out.iter().find_map(|action| match action {
         RoomAction::Say { tag, .. } if matches!(tag.kind, MessageKind::Status | MessageKind::StatusEdit) => {
