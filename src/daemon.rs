@@ -215,7 +215,7 @@ impl Tree {
                 user: account.user_id(),
                 device: account.device_id(),
                 restart: recorder_core::restart::RestartTerms::default(),
-                group: group_settings(settings, &account.user_id()),
+                group: group_settings(settings),
             },
             clock: Arc::clone(&path.clock),
             media: Arc::clone(&path.media) as _,
@@ -363,12 +363,11 @@ fn media_settings(settings: &Settings) -> MediaSettings {
     }
 }
 
-fn group_settings(settings: &Settings, user: &str) -> GroupSettings {
+fn group_settings(settings: &Settings) -> GroupSettings {
     let group = &settings.group;
-    let localpart = user.trim_start_matches('@').split(':').next().unwrap_or(user);
     GroupSettings {
         enabled: group.record,
-        name: if group.name.is_empty() { localpart.to_owned() } else { group.name.clone() },
+        name: group.name.clone(),
         contact: (!group.contact.is_empty()).then(|| group.contact.clone()),
         auto: group.auto,
         empty_after: Duration::from_secs(group.empty_after_seconds),
@@ -395,6 +394,7 @@ fn account_settings(settings: &Settings) -> Result<AccountSettings, DaemonError>
         recovery_key_file: matrix.recovery_key_file.clone(),
         state_dir: matrix.store.clone(),
         allow,
+        called: settings.group.name.clone(),
         device_name: "Call recorder".to_owned(),
     })
 }

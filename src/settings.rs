@@ -144,7 +144,7 @@ pub struct Group {
     pub empty_after_seconds: u64,
     /// Show a picture with the recording time in the call.
     pub tile: bool,
-    /// What people call the recorder; empty for its user name.
+    /// What people call the recorder; empty for the name that the room shows.
     pub name: String,
     /// Whom to ask about recordings; empty for nobody.
     pub contact: String,

@@ -153,6 +153,9 @@ impl RoomPlace {
                         }
                         Some("join") => {
                             lock(&self.machine).rejoined();
+                            if let Some(name) = event.content.get("displayname").and_then(Value::as_str) {
+                                lock(&self.machine).called(name);
+                            }
                             self.arrive(speaker.powers, event);
                         }
                         _ => {}

@@ -29,7 +29,7 @@ pub struct TreeSettings {
 pub struct GroupSettings {
     /// Commands are obeyed and group calls recorded.
     pub enabled: bool,
-    /// Our display name.
+    /// What people call us; empty for what each room shows us as.
     pub name: String,
     /// Whom to ask about recordings.
     pub contact: Option<String>,
@@ -51,7 +51,7 @@ impl Default for GroupSettings {
     fn default() -> Self {
         Self {
             enabled: true,
-            name: "recorder".to_owned(),
+            name: String::new(),
             contact: None,
             auto: false,
             empty_after: Duration::from_secs(60),

@@ -208,7 +208,11 @@ impl MatrixAccount {
         let mailbox = to_device::Mailbox::listen(&client, Arc::clone(&clock), Arc::clone(&board));
         let updates = client.subscribe_to_all_room_updates();
         let progress = settings.state_dir.join("inbox.json");
-        let us = interest::Us { user_id: initial_state(&client).user_id, ..interest::Us::default() };
+        let us = interest::Us {
+            user_id: initial_state(&client).user_id,
+            called: settings.called.clone(),
+            ..interest::Us::default()
+        };
         let parts = deliver::Parts {
             client: client.clone(),
             clock: Arc::clone(&clock),

@@ -104,6 +104,7 @@ impl Recorder {
             recovery_key_file: None,
             state_dir: folder.path().join("state"),
             allow: AllowList::parse(&["@alice:localhost", "@alice2:localhost"]).expect("an allow-list"),
+            called: String::new(),
             device_name: "Recorder".to_owned(),
         };
         let clock = Arc::new(TestClock { started: Instant::now(), added: AtomicU64::new(0) });

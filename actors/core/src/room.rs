@@ -16,6 +16,7 @@ mod machine;
 mod near;
 mod orders;
 mod pace;
+mod pill;
 mod settings;
 mod status;
 #[cfg(test)]

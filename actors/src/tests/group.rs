@@ -107,7 +107,7 @@ fn a_command_joins_the_call_tells_everybody_and_another_one_ends_it() {
         let rooms = &scene.tree.rooms;
         until("the announcement", || rooms.said("recording has begun")).await;
         assert_eq!(rooms.of("react"), [json!("✅")]);
-        assert_eq!(rooms.of("name"), [json!("● REC recorder")]);
+        assert_eq!(rooms.of("name"), [json!("● REC bot")]);
         scene.say(ADA, "!stop").await;
         let manifest = scene.ended("stopped").await;
         assert_eq!(manifest["call_kind"], "mesh");
@@ -115,6 +115,29 @@ fn a_command_joins_the_call_tells_everybody_and_another_one_ends_it() {
         assert_eq!(manifest["participants"][0]["user_id"], ADA);
         until("the name", || rooms.of("name").last() == Some(&Value::Null)).await;
         assert!(scene.tree.media.all_closed());
+    });
+}
+
+#[test]
+fn a_mention_is_understood_by_whatever_name_the_room_shows_us() {
+    on_paused_time(async {
+        let scene = Scene::start().await;
+        scene.member(ADA, "s1").await;
+        let mention = async |name: &str, text: &str| {
+            let content = json!({"msgtype": "m.text", "body": format!("{name} {text}"),
+                "formatted_body": format!("<a href=\"https://matrix.to/#/@bot:hs\">{name}</a> {text}"),
+                "m.mentions": {"user_ids": ["@bot:hs"]}});
+            scene.tree.event("m.room.message", ADA, content).await
+        };
+        let called = json!({"membership": "join", "displayname": "Scribe of the House"});
+        scene.tree.event_of("m.room.member", "@bot:hs", Some("@bot:hs"), called).await;
+        mention("Scribe of the House", "start").await;
+        until("the name", || scene.tree.rooms.of("name") == [json!("● REC Scribe of the House")]).await;
+        let recording = json!({"membership": "join", "displayname": "● REC Scribe of the House"});
+        scene.tree.event_of("m.room.member", "@bot:hs", Some("@bot:hs"), recording).await;
+        mention("● REC Scribe of the House", "stop").await;
+        until("the end", || *scene.tree.shared.running().borrow() == 0).await;
+        assert_eq!(scene.tree.rooms.of("react"), [json!("✅"), json!("✅")]);
     });
 }
 

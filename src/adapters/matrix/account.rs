@@ -41,6 +41,8 @@ pub struct AccountSettings {
     /// Folder of `session.json`, `recovery-key` and `inbox.json`.
     pub state_dir: PathBuf,
     pub allow: AllowList,
+    /// What people call the recorder beside its display name; empty for nothing.
+    pub called: String,
     /// Name of a newly created device, as other users see it.
     pub device_name: String,
 }

@@ -11,6 +11,8 @@ const SEARCHED: usize = 512;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Us {
     pub(super) user_id: String,
+    /// By configuration; empty for nothing.
+    pub(super) called: String,
     /// The account's display name, once it is known; empty for none.
     pub(super) name: Arc<OnceLock<String>>,
 }
@@ -37,7 +39,7 @@ pub(super) fn interesting(content: &Value, us: &Us) -> bool {
     }
     let head: String = body.chars().take(SEARCHED).flat_map(char::to_lowercase).collect();
     let named = |name: &str| !name.trim().is_empty() && head.contains(&name.to_lowercase());
-    named(&us.user_id) || us.name.get().is_some_and(|name| named(name))
+    named(&us.user_id) || named(&us.called) || us.name.get().is_some_and(|name| named(name))
 }
 
 /// Older clients put what they reply to before their text, in lines that begin with `>` (specification until 1.12,
@@ -96,6 +98,13 @@ mod tests {
         ] {
             assert_eq!(interesting(&content, &us_as("The Recorder")), expected, "{content}");
         }
+    }
+
+    #[test]
+    fn what_the_configuration_calls_us_is_of_interest_too() {
+        let us = Us { called: "Scribe".to_owned(), ..us_as("The Recorder") };
+        assert!(interesting(&json!({ "msgtype": "m.text", "body": "scribe: start" }), &us));
+        assert!(interesting(&json!({ "msgtype": "m.text", "body": "the recorder: start" }), &us));
     }
 
     #[test]

@@ -73,6 +73,7 @@ impl Said {
             .map(str::to_owned)
             .collect();
         let formatted = content.get("formatted_body").and_then(Value::as_str).unwrap_or_default();
+        let formatted = without_reply(formatted);
         Some(Self {
             event_id: event.event_id.clone(),
             sender: event.sender.clone(),
@@ -224,6 +225,15 @@ fn without_quotation(body: &str) -> &str {
     rest
 }
 
+/// The same in HTML.
+fn without_reply(html: &str) -> &str {
+    if !html.starts_with("<mx-reply>") {
+        return html;
+    }
+    let head = cut_bytes(html, limits::QUOTE_BYTES);
+    head.find("</mx-reply>").map_or("", |end| &html[end + "</mx-reply>".len()..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,6 +301,15 @@ mod tests {
         assert_eq!(reply("> <@a:hs> !record stop"), None);
         assert_eq!(reply("!record start").as_deref(), Some("!record start"));
         assert_eq!(reply(&"> x\n".repeat(20_000)), None);
+        let html = |formatted: String| {
+            let content = json!({ "msgtype": "m.text", "body": "x", "formatted_body": formatted });
+            Said::read(&event("m.room.message", content)).unwrap().formatted
+        };
+        assert_eq!(
+            html("<mx-reply><a href=\"https://matrix.to/#/@r:hs\">r</a></mx-reply>no".to_owned()),
+            "no"
+        );
+        assert_eq!(html(format!("<mx-reply>{}", "x".repeat(60_000))), "");
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Room {
 
     pub(super) fn restored(&mut self, now: BootTime, out: &mut Vec<RoomAction>) {
         if self.session.as_ref().is_some_and(|session| session.restored) {
-            out.push(RoomAction::SetName { name: Some(recording_name(&self.settings.name)) });
+            out.push(RoomAction::SetName { name: Some(recording_name(self.names.own())) });
             self.look(now, out);
             self.show(now, out);
         }
@@ -204,7 +204,7 @@ impl Room {
             by: running.by.clone(),
             auto: running.auto,
         });
-        out.push(RoomAction::SetName { name: Some(recording_name(&self.settings.name)) });
+        out.push(RoomAction::SetName { name: Some(recording_name(self.names.own())) });
         self.durable.running = Some(running);
         self.durable.held_off = None;
         self.session = Some(Session::new(None, false));

@@ -205,6 +205,11 @@ impl Room {
         }
     }
 
+    /// The room shows us by this name.
+    pub fn called(&mut self, name: &str) {
+        self.names.show(name);
+    }
+
     /// We came into the room at this time, which may be before we heard of it: what was said since is said to us.
     pub fn joined(&mut self, at: BootTime) {
         self.settings.started = self.settings.started.min(at);

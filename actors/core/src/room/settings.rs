@@ -8,7 +8,7 @@ use crate::time::BootTime;
 pub struct Settings {
     /// Our user id.
     pub user: String,
-    /// Our display name.
+    /// What people call us; empty for what the room shows us as.
     pub name: String,
     /// When this process began to listen: commands from before are not obeyed.
     pub started: BootTime,
