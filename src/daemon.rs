@@ -290,9 +290,13 @@ impl Tree {
             supervisor.do_send(ShutDown);
         }
         let mut running = self.shared.running();
-        let ended = tokio::time::timeout(CALLS_LIMIT, running.wait_for(|calls| *calls == 0)).await;
-        if ended.is_err() {
-            tracing::warn!("some calls did not end in time");
+        let ended = tokio::time::timeout(CALLS_LIMIT, async {
+            let ended = running.wait_for(|calls| *calls == 0).await.is_ok();
+            self.shared.rooms_told().await;
+            ended
+        });
+        if ended.await.is_err() {
+            tracing::warn!("some calls did not end in time, or their rooms could not be told");
         }
     }
 }

@@ -268,6 +268,7 @@ impl RoomPlace {
         let there = self
             .gathering_of(&running.call_id)
             .is_some_and(|gathering| gathering.terminated.is_none() && !gathering.members.is_empty());
+        let there = there && !running.stopping;
         if there {
             self.step(|machine| machine.start_restored(now));
             return Some(record);
@@ -277,6 +278,18 @@ impl RoomPlace {
         }
         self.ended(Saved::default(), 0, EndReason::Restarted);
         None
+    }
+
+    /// The process is ending in order: the room is told what becomes of its recording, soon or not at all.
+    pub(crate) fn shut_down(&self) {
+        let now = self.world.clock.now();
+        self.step(|machine| machine.shut_down(now));
+        self.voice.hurry();
+    }
+
+    /// Resolves when everything that the room is told by now was said or given up.
+    pub(crate) fn told(&self) -> impl Future<Output = ()> + 'static {
+        self.voice.flushed()
     }
 
     /// Takes back what an earlier process left of our membership.

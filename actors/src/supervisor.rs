@@ -125,6 +125,12 @@ impl SupervisorShared {
         self.running.subscribe()
     }
 
+    /// Resolves when every room was told what it is to know, or will not be.
+    pub async fn rooms_told(&self) {
+        let telling: Vec<_> = lock(&self.rooms).values().map(|room| room.told()).collect();
+        futures_util::future::join_all(telling).await;
+    }
+
     /// From now on invites are refused, whether or not a supervisor lives.
     pub fn refuse_new_calls(&self) {
         self.shutting_down.store(true, Ordering::Release);
@@ -412,6 +418,9 @@ impl Handler<ShutDown> for SupervisorActor {
 
     fn handle(&mut self, _: ShutDown, context: &mut Self::Context) {
         self.shared.shutting_down.store(true, Ordering::Release);
+        for room in self.rooms() {
+            room.shut_down();
+        }
         let calls = lock(&self.shared.calls).clone();
         for place in calls.values() {
             place.shared.tell(CallInput::Stop(Ending::because(CallEnd::Shutdown)));

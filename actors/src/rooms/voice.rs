@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use recorder_core::call::Announcement;
 use recorder_core::room::{self, MessageTag};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::{Answer, MOST_ANSWERS};
 use crate::observe::Totals;
@@ -19,11 +20,18 @@ use crate::world::World;
 const MOST_WAITING: usize = 128;
 /// How long one thing may be tried.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long all that waits may take once the process ends.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 enum Saying {
     Message(MessageTag, Announcement, Relation),
-    Reaction { event: String, key: &'static str },
+    Reaction {
+        event: String,
+        key: &'static str,
+    },
     Name(Option<String>),
+    /// Answered when all before it was said or given up.
+    Flush(oneshot::Sender<()>),
 }
 
 /// A room's way out. Its tasks end with it.
@@ -33,6 +41,7 @@ pub(super) struct Voice {
     queue: mpsc::Sender<Saying>,
     memory: watch::Sender<RoomRecord>,
     answers: Arc<Mutex<VecDeque<Answer>>>,
+    given_up: CancellationToken,
 }
 
 impl Voice {
@@ -43,16 +52,19 @@ impl Voice {
         answers: &Arc<Mutex<VecDeque<Answer>>>,
     ) -> Self {
         let (queue, waiting) = mpsc::channel(MOST_WAITING);
+        let given_up = CancellationToken::new();
         let (memory, newest) = watch::channel(RoomRecord::default());
         let speaker = Speaker {
             world: Arc::clone(world),
             link: Arc::clone(link),
             room: room.to_owned(),
             answers: Arc::clone(answers),
+            given_up: given_up.clone(),
         };
         actix::spawn(speaker.speak(waiting));
         actix::spawn(remember(Arc::clone(world), room.to_owned(), newest));
-        Self { world: Arc::clone(world), link: Arc::clone(link), queue, memory, answers: Arc::clone(answers) }
+        let (world, link, answers) = (Arc::clone(world), Arc::clone(link), Arc::clone(answers));
+        Self { world, link, queue, memory, answers, given_up }
     }
 
     pub(super) fn say(&self, tag: MessageTag, message: Announcement, relation: room::Relation) {
@@ -73,6 +85,25 @@ impl Voice {
 
     pub(super) fn set_name(&self, name: Option<String>) {
         self.push(Saying::Name(name));
+    }
+
+    /// The process ends: everything that waits gets two seconds in all.
+    pub(super) fn hurry(&self) {
+        let given_up = self.given_up.clone();
+        actix::spawn(async move {
+            tokio::time::sleep(LAST_WORDS).await;
+            given_up.cancel();
+        });
+    }
+
+    /// Resolves when all that was put in before is said or given up.
+    pub(super) fn flushed(&self) -> impl Future<Output = ()> + 'static {
+        let (queue, (done, said)) = (self.queue.clone(), oneshot::channel());
+        async move {
+            if queue.send(Saying::Flush(done)).await.is_ok() {
+                let _ = said.await;
+            }
+        }
     }
 
     /// The newest of several is what stays.
@@ -102,28 +133,47 @@ struct Speaker {
     link: Arc<Link>,
     room: String,
     answers: Arc<Mutex<VecDeque<Answer>>>,
+    given_up: CancellationToken,
 }
 
 impl Speaker {
+    /// Resolves as `saying` does, or when the process can wait no longer.
+    async fn hurried<T>(
+        &self,
+        saying: impl Future<Output = Result<T, SignallingError>>,
+    ) -> Result<T, SignallingError> {
+        tokio::select! {
+            said = saying => said,
+            () = self.given_up.cancelled() => {
+                Err(SignallingError::Unreachable("the recorder stops".to_owned()))
+            }
+        }
+    }
+
     async fn speak(self, mut queue: mpsc::Receiver<Saying>) {
         while let Some(saying) = queue.recv().await {
             let room = self.room.clone();
             let rooms = &self.world.rooms;
             let refused = match saying {
                 Saying::Message(tag, message, relation) => {
-                    let (told, refused) = match rooms.say(room, message, relation, PATIENCE).await {
-                        Ok(id) => (Answer::Said(tag, id), None),
-                        Err(error @ SignallingError::Refused(_)) => (Answer::Refused(tag), Some(error)),
-                        Err(error) => (Answer::Failed(tag), Some(error)),
-                    };
+                    let (told, refused) =
+                        match self.hurried(rooms.say(room, message, relation, PATIENCE)).await {
+                            Ok(id) => (Answer::Said(tag, id), None),
+                            Err(error @ SignallingError::Refused(_)) => (Answer::Refused(tag), Some(error)),
+                            Err(error) => (Answer::Failed(tag), Some(error)),
+                        };
                     answer(&self.answers, told);
                     self.link.nudge();
                     refused
                 }
                 Saying::Reaction { event, key } => {
-                    rooms.react(room, event, key.to_owned(), PATIENCE).await.err()
+                    self.hurried(rooms.react(room, event, key.to_owned(), PATIENCE)).await.err()
                 }
-                Saying::Name(name) => rooms.set_room_name(room, name, PATIENCE).await.err(),
+                Saying::Name(name) => self.hurried(rooms.set_room_name(room, name, PATIENCE)).await.err(),
+                Saying::Flush(done) => {
+                    let _ = done.send(());
+                    continue;
+                }
             };
             if let Some(error) = refused {
                 tracing::warn!(room = %self.room, %error, "something could not be said in a room");

@@ -115,7 +115,7 @@ impl SupervisorActor {
         }
     }
 
-    fn rooms(&self) -> Vec<Arc<RoomPlace>> {
+    pub(super) fn rooms(&self) -> Vec<Arc<RoomPlace>> {
         lock(&self.shared.rooms).values().map(Arc::clone).collect()
     }
 
@@ -185,7 +185,10 @@ impl SupervisorActor {
     fn record(&self, room: &Arc<RoomPlace>, order: RecordingOrder) {
         let world = &self.shared.world;
         let running = lock(&self.shared.calls).len();
-        if self.shared.shutting_down.load(Ordering::Acquire) || running >= world.settings.group.max_calls {
+        if self.shared.shutting_down.load(Ordering::Acquire) {
+            return room.ended(Saved::default(), 0, EndReason::Shutdown);
+        }
+        if running >= world.settings.group.max_calls {
             tracing::warn!(room = %order.room, running, "a group call is not recorded: calls.max are running");
             let what = "A group call was not recorded: calls.max are running";
             world.board.happened(world.clock.utc_micros(), Severity::Warning, what);

@@ -290,6 +290,37 @@ fn a_recording_ends_with_its_call_and_not_with_a_newer_one_in_the_room() {
 }
 
 #[test]
+fn an_orderly_stop_says_so_in_the_room_and_gives_the_name_back_before_it_is_over() {
+    on_paused_time(async {
+        let scene = Scene::recorded().await;
+        scene.tree.shut_down();
+        until("the end", || *scene.tree.shared.running().borrow() == 0).await;
+        scene.tree.shared.rooms_told().await;
+        let rooms = &scene.tree.rooms;
+        assert_eq!(rooms.of("name"), [json!("● REC bot"), Value::Null]);
+        let last = rooms.of("say").pop().unwrap();
+        assert!(
+            last["body"].as_str().unwrap().starts_with("○ Paused") && last["edit"] == json!(true),
+            "{last}"
+        );
+        assert_eq!(serde_json::to_value(scene.tree.manifest()).unwrap()["state"], "recording");
+    });
+}
+
+#[test]
+fn a_homeserver_that_does_not_answer_holds_an_orderly_stop_up_for_two_seconds() {
+    on_paused_time(async {
+        let scene = Scene::recorded().await;
+        scene.tree.rooms.silent.store(true, std::sync::atomic::Ordering::Relaxed);
+        let began = tokio::time::Instant::now();
+        scene.tree.shut_down();
+        until("the end", || *scene.tree.shared.running().borrow() == 0).await;
+        scene.tree.shared.rooms_told().await;
+        assert!(began.elapsed() < Duration::from_millis(2_500), "{:?}", began.elapsed());
+    });
+}
+
+#[test]
 fn the_next_gathering_of_the_same_call_needs_another_word() {
     on_paused_time(async {
         let mut scene = Scene::recorded().await;

@@ -19,6 +19,8 @@ pub struct FakeRooms {
     pub refuse_state: std::sync::atomic::AtomicBool,
     /// It refuses every message.
     pub refuse_messages: std::sync::atomic::AtomicBool,
+    /// It takes whatever is said and never answers.
+    pub silent: std::sync::atomic::AtomicBool,
 }
 
 impl FakeRooms {
@@ -96,6 +98,9 @@ impl Rooms for Arc<FakeRooms> {
         relation: Relation,
         _: Duration,
     ) -> BoxFuture<'static, Result<String, SignallingError>> {
+        if self.silent.load(std::sync::atomic::Ordering::Relaxed) {
+            return futures_util::future::pending().boxed();
+        }
         let edits = matches!(relation, Relation::Edit { .. });
         let content = json!({"body": message.plain, "mentions": message.mentions, "edit": edits});
         if self.refuse_messages.load(std::sync::atomic::Ordering::Relaxed) {

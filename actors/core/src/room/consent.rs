@@ -43,7 +43,7 @@ impl Room {
         else {
             return;
         };
-        if session.stopping || gathering.call_id != running.call_id {
+        if session.stopping || self.shut_down || gathering.call_id != running.call_id {
             return;
         }
         for user in &gathering.members {
@@ -62,7 +62,7 @@ impl Room {
 
     pub(super) fn tell_late(&mut self, now: BootTime, out: &mut Vec<RoomAction>) {
         let Some(session) = &self.session else { return };
-        if !session.stopping && session.late_due.is_some_and(|due| now >= due) {
+        if !session.stopping && !self.shut_down && session.late_due.is_some_and(|due| now >= due) {
             self.tell(MessageKind::LateJoiners, now, out);
         }
     }

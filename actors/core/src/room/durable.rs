@@ -35,6 +35,9 @@ pub struct Running {
     pub kind: CallKind,
     pub by: Option<String>,
     pub auto: bool,
+    /// It was asked to end: it does not go on in another process.
+    #[serde(default)]
+    pub stopping: bool,
     /// Who has been told that this session is recorded.
     #[serde(default)]
     pub told: BTreeSet<String>,

@@ -6,10 +6,10 @@ use serde_json::{Map, json};
 
 use super::action::{MessageKind, MessageTag, Relation, RoomAction};
 use super::durable::Running;
-use super::input::{Closing, Ended, GatheringView, Powers, Progress};
+use super::input::{Closing, Ended, GatheringView, Powers, Progress, RecordingState};
 use super::machine::Room;
 use super::pace::Topic;
-use super::status::{Phase, Shown, Status, phase_of};
+use super::status::{Phase, Shown, Status};
 use super::{Refusal, limits, recording_name, texts};
 use crate::manifest::{CallKind, EndReason, EventKind};
 use crate::time::BootTime;
@@ -27,6 +27,8 @@ pub(super) struct Gathering {
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     pub(super) stopping: bool,
+    /// The process is ending; the next may go on with it.
+    paused: bool,
     pub(super) stopped_by: Option<String>,
     /// Its gathering is over: the next one is another.
     gathering_over: bool,
@@ -51,6 +53,7 @@ impl Session {
         let status = Status::new(status_event, Shown::of(&progress, Phase::Connecting, restored));
         Self {
             stopping: false,
+            paused: false,
             stopped_by: None,
             gathering_over: false,
             restored,
@@ -62,6 +65,18 @@ impl Session {
             under_way: VecDeque::new(),
             failures: 0,
             early: VecDeque::new(),
+        }
+    }
+
+    /// `alone`: nobody but us is in the call.
+    pub(super) fn phase(&self, alone: bool) -> Phase {
+        match self.progress.state {
+            _ if self.stopping => Phase::Stopping,
+            _ if self.paused => Phase::Paused,
+            RecordingState::Ending => Phase::Stopping,
+            _ if alone => Phase::Alone,
+            RecordingState::Connecting => Phase::Connecting,
+            RecordingState::Recording => Phase::Recording,
         }
     }
 }
@@ -85,6 +100,18 @@ impl Room {
             self.look(now, out);
             self.show(now, out);
         }
+    }
+
+    /// The process is ending: nothing begins, and what runs is shown as it will be for as long as no process looks.
+    pub(super) fn suspend(&mut self, now: BootTime, out: &mut Vec<RoomAction>) {
+        if std::mem::replace(&mut self.shut_down, true) {
+            return;
+        }
+        let Some(session) = self.session.as_mut().filter(|session| !session.stopping) else { return };
+        session.paused = true;
+        session.untold.clear();
+        out.push(RoomAction::SetName { name: None });
+        self.show(now, out);
     }
 
     pub(super) fn seen(&mut self, view: Option<GatheringView>, now: BootTime, out: &mut Vec<RoomAction>) {
@@ -176,6 +203,7 @@ impl Room {
             kind: gathering.kind,
             by,
             auto: !armed,
+            stopping: false,
             told: BTreeSet::new(),
             consent: Vec::new(),
             status: None,
@@ -220,6 +248,10 @@ impl Room {
         session.stopping = true;
         session.stopped_by = by.map(str::to_owned);
         session.untold.clear();
+        if let Some(running) = &mut self.durable.running {
+            running.stopping = true;
+        }
+        self.keep();
         out.push(RoomAction::Stop { by: named, reason });
     }
 
@@ -305,7 +337,7 @@ impl Room {
         };
         let mut due = Vec::new();
         if let Some(session) = &mut self.session {
-            let phase = phase_of(session.progress.state, alone, session.stopping);
+            let phase = session.phase(alone);
             session.status.want(Shown::of(&session.progress, phase, session.restored));
             due.extend(session.status.step(&self.settings, now, &mut tag));
         }

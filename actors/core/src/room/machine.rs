@@ -176,6 +176,13 @@ impl Room {
         self.done(out)
     }
 
+    /// The process is ending in order. May be said again.
+    pub fn shut_down(&mut self, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.suspend(now, &mut out);
+        self.done(out)
+    }
+
     /// Our power levels, whenever they may have changed.
     pub fn powers(&mut self, powers: Powers, now: BootTime) -> Vec<RoomAction> {
         let mut out = Vec::new();

@@ -6,7 +6,7 @@ use super::durable::AutoSetting;
 use super::input::{Authority, Closing, Said};
 use super::machine::Room;
 use super::pace::Topic;
-use super::status::{Shown, phase_of};
+use super::status::Shown;
 use super::texts::{self, Words};
 use crate::call::Announcement;
 use crate::manifest::EndReason;
@@ -200,7 +200,7 @@ impl Room {
     fn status_words(&self) -> Words {
         let words = match (&self.session, &self.durable.running) {
             (Some(session), Some(running)) => {
-                let phase = phase_of(session.progress.state, !self.is_attended(), session.stopping);
+                let phase = session.phase(!self.is_attended());
                 let words = Shown::of(&session.progress, phase, false).words();
                 match &running.by {
                     Some(by) => words.line().text("Asked for by ").user(by).text("."),

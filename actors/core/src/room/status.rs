@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::action::{MessageKind, MessageTag, Relation};
-use super::input::{Progress, RecordingState};
+use super::input::Progress;
 use super::limits;
 use super::settings::Settings;
 use super::texts::{Words, why};
@@ -26,6 +26,8 @@ pub(super) enum Phase {
     Recording,
     /// Nobody but us is in the call.
     Alone,
+    /// The process is ending; the next may go on.
+    Paused,
     Stopping,
     Over(EndReason),
 }
@@ -66,6 +68,7 @@ impl Shown {
             Phase::Connecting => "○ Joining the call",
             Phase::Recording => "● Recording",
             Phase::Alone => "● Recording, nobody is in the call",
+            Phase::Paused => "○ Paused",
             Phase::Stopping => "○ Ending the recording",
             Phase::Over(_) => "■ Recorded",
         };
@@ -81,6 +84,12 @@ impl Shown {
         if let Phase::Over(reason) = self.phase {
             words = words.text(" · ").text(why(reason));
         }
+        if self.phase == Phase::Paused {
+            return words.line().text(
+                "The recorder is being stopped, and nothing is recorded while it is away. If it is back while this call \
+                 lasts, the recording goes on.",
+            );
+        }
         if self.restored && !matches!(self.phase, Phase::Over(EndReason::Restarted)) {
             words = words.line().text("The recorder was restarted in this session and went on.");
         }
@@ -88,17 +97,6 @@ impl Shown {
             words = words.line().text("⚠ ").remote(warning, WARNING_LENGTH);
         }
         words
-    }
-}
-
-/// The states of a recording as the message names them.
-pub(super) const fn phase_of(state: RecordingState, alone: bool, stopping: bool) -> Phase {
-    match state {
-        _ if stopping => Phase::Stopping,
-        RecordingState::Ending => Phase::Stopping,
-        _ if alone => Phase::Alone,
-        RecordingState::Connecting => Phase::Connecting,
-        RecordingState::Recording => Phase::Recording,
     }
 }
 
@@ -133,7 +131,9 @@ impl Status {
         now: BootTime,
         tag: impl FnOnce(MessageKind) -> MessageTag,
     ) -> Option<(MessageTag, Announcement, Relation)> {
-        let since = self.sent.map(|at| now.saturating_since(at));
+        // Nobody is there to say it a moment later.
+        let at_once = self.wanted.phase == Phase::Paused && self.event.is_some();
+        let since = self.sent.map(|at| now.saturating_since(at)).filter(|_| !at_once);
         if since.is_some_and(|since| since < settings.status_every) {
             return None;
         }

@@ -213,6 +213,43 @@ fn after_a_restart_the_session_goes_on_and_nobody_is_told_twice() {
 }
 
 #[test]
+fn an_orderly_stop_leaves_a_paused_status_and_our_own_name_and_the_next_process_sets_both_again() {
+    let mut scene = Scene::recording();
+    let out = scene.room.shut_down(at(2.0));
+    let out = scene.sent(out, 2.0);
+    assert!(out.contains(&RoomAction::SetName { name: None }));
+    let paused = text(&out, MessageKind::StatusEdit);
+    assert!(
+        paused.starts_with("○ Paused") && paused.contains("If it is back while this call lasts"),
+        "{paused}"
+    );
+    assert!(stopped(&out).is_none() && scene.room.durable().running.is_some());
+    assert_eq!(scene.room.shut_down(at(2.1)), []);
+    // Whatever is seen meanwhile: nobody is recorded, so nobody is told, and the status stays.
+    assert_eq!(scene.here(&[ADA, BOB, EVE], 3.0), []);
+    let ending = Progress { state: RecordingState::Ending, ..Progress::default() };
+    assert_eq!(scene.room.recording(ending, at(4.0)), []);
+    assert_eq!(scene.tick(5.0), []);
+
+    let restarted = Settings { started: at(30.0), ..settings() };
+    let mut scene = Scene::with(restarted, scene.room.durable().clone());
+    let out = scene.room.start_restored(at(31.0));
+    assert!(out.contains(&RoomAction::SetName { name: Some("● REC Recorder".to_owned()) }));
+    assert!(!text(&out, MessageKind::StatusEdit).contains("Paused"));
+}
+
+#[test]
+fn what_was_asked_to_end_does_not_go_on_in_the_next_process() {
+    let mut scene = Scene::recording();
+    assert!(!scene.room.durable().running.as_ref().unwrap().stopping);
+    let out = scene.ada("!stop", 2.0);
+    assert!(out.contains(&RoomAction::Persist));
+    assert!(scene.room.durable().running.as_ref().unwrap().stopping);
+    let out = scene.room.shut_down(at(2.1));
+    assert!(!out.contains(&RoomAction::SetName { name: None }), "its end is at hand: {out:?}");
+}
+
+#[test]
 fn a_session_that_does_not_go_on_after_a_restart_is_closed_in_the_room() {
     let scene = Scene::recording();
     let mut scene = Scene::with(Settings { started: at(30.0), ..settings() }, scene.room.durable().clone());
