@@ -27,8 +27,8 @@ use self::finish::finish;
 pub use self::kind::PeerKey;
 use self::kind::{Effect, Machine, Now};
 pub(crate) use self::people::Participant;
-use self::slot::Leg;
 pub use self::slot::{CallInput, CallShared, Ending, RecordingOrder};
+use self::slot::{Leg, Membership};
 use crate::journal::event;
 use crate::observe::{Severity, Totals};
 use crate::ports::{ConnectionState, LiveCall, SessionOrder};
@@ -115,6 +115,11 @@ impl CallActor {
                 }
                 Effect::Note { leg, fact } => self.note(leg, fact),
                 Effect::End(end) => {
+                    let unanswered = *lock(&shared.membership) == Membership::Unanswered;
+                    let end = match end {
+                        CallEnd::NotPermitted if unanswered => CallEnd::ConnectionLost,
+                        end => end,
+                    };
                     tracing::info!(call = %shared.key, reason = end.name(), "call ended");
                     lock(&shared.ending).get_or_insert(Ending::because(end));
                 }

@@ -321,6 +321,11 @@ impl RoomPlace {
         lock(&self.machine).opted_out().clone()
     }
 
+    /// `Some`: so many calls may be recorded at once, and are.
+    pub(crate) fn full(&self, most: Option<usize>) {
+        lock(&self.machine).full(most);
+    }
+
     /// Brings a call of this room in line with who wants to be recorded.
     pub(crate) fn show_consent(&self, call: &CallShared) {
         call.keep_consent(lock(&self.machine).opted_out());

@@ -234,7 +234,9 @@ impl SupervisorActor {
         if self.shared.world.settings.group.enabled {
             let speaker = Speaker { allowed, powers: powers.as_ref() };
             if let Some(room) = self.room_or_new(&event.room) {
+                room.full(self.full());
                 room.event(&event, state_key.as_deref(), &speaker, origin_ts_ms);
+                self.do_now(&room);
             }
         }
     }
@@ -309,8 +311,14 @@ impl SupervisorActor {
             return;
         }
         let opted_out = self.opted_out(&invite.room);
-        if opted_out.contains(&invite.sender) {
-            self.refuse(invite, Refusal::OptedOut);
+        let refusal = if opted_out.contains(&invite.sender) {
+            Some(Refusal::OptedOut)
+        } else {
+            // The desk knows of 1:1 calls only.
+            self.full().map(|_| Refusal::Busy)
+        };
+        if let Some(refusal) = refusal {
+            self.refuse(invite, refusal);
             lock(&self.shared.desk).ended(key);
             return;
         }

@@ -99,6 +99,7 @@ fn end_reason(end: CallEnd, disk: DiskLevel) -> EndReason {
         CallEnd::Terminated => EndReason::Terminated,
         CallEnd::OptedOut => EndReason::OptedOut,
         CallEnd::NotAnnounced => EndReason::NotAnnounced,
+        CallEnd::NotPermitted => EndReason::NotPermitted,
         CallEnd::BadOffer | CallEnd::Failed => EndReason::Failed,
     }
 }

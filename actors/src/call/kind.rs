@@ -333,6 +333,7 @@ const fn mesh_end(end: CallEnd) -> MeshEnd {
         CallEnd::Stopped | CallEnd::OptedOut | CallEnd::NotAnnounced | CallEnd::AnsweredElsewhere => {
             MeshEnd::Stopped
         }
+        CallEnd::NotPermitted => MeshEnd::NotAllowed,
         CallEnd::Hangup | CallEnd::Terminated => MeshEnd::Terminated,
         CallEnd::Left => MeshEnd::Empty,
         CallEnd::Removed => MeshEnd::Removed,
@@ -350,7 +351,8 @@ const fn call_end(end: MeshEnd) -> CallEnd {
         MeshEnd::Removed => CallEnd::Removed,
         MeshEnd::RoomUpgraded => CallEnd::RoomUpgraded,
         MeshEnd::Shutdown => CallEnd::Shutdown,
-        MeshEnd::NotAllowed | MeshEnd::Failed => CallEnd::Failed,
+        MeshEnd::NotAllowed => CallEnd::NotPermitted,
+        MeshEnd::Failed => CallEnd::Failed,
     }
 }
 
@@ -367,6 +369,7 @@ pub(super) fn leave_reason(end: CallEnd) -> LeaveReason {
         | CallEnd::Terminated
         | CallEnd::OptedOut
         | CallEnd::NotAnnounced
+        | CallEnd::NotPermitted
         | CallEnd::BadOffer
         | CallEnd::Failed => LeaveReason::SessionEnded,
     }

@@ -32,8 +32,8 @@ enum Outbound {
     Message(Announcement),
     /// Tells people that they are recorded.
     Consent(Announcement),
-    /// Our membership; answered with whether it was taken.
-    Membership(Value, oneshot::Sender<bool>),
+    /// Our membership; answered with what became of it.
+    Membership(Value, oneshot::Sender<Result<(), SignallingError>>),
     /// Answered when all before it was sent or given up: whether a hang-up among it was not sent.
     Flush(oneshot::Sender<bool>),
 }
@@ -88,11 +88,16 @@ impl Outbox {
         self.consent_refused.load(Ordering::Acquire)
     }
 
-    /// Sends the content of our membership event. Resolves when it was sent or given up; false for the latter.
-    pub(super) fn membership(&self, content: Value) -> impl Future<Output = bool> + 'static {
+    /// Sends the content of our membership event. Resolves when it was sent or given up.
+    pub(super) fn membership(
+        &self,
+        content: Value,
+    ) -> impl Future<Output = Result<(), SignallingError>> + 'static {
         let (done, sent) = oneshot::channel();
         self.push(Outbound::Membership(content, done));
-        async move { sent.await.unwrap_or(false) }
+        async move {
+            sent.await.unwrap_or_else(|_| Err(SignallingError::Unreachable("it was dropped".to_owned())))
+        }
     }
 
     pub(super) fn to_device(&self, user: String, device: String, event_type: &'static str, content: Value) {
@@ -181,7 +186,7 @@ impl Sender {
             };
             let sent = self.hurried(sending).await;
             if let Some(done) = done {
-                let _ = done.send(sent.is_ok());
+                let _ = done.send(sent.clone());
             }
             if let Err(error) = sent {
                 hangup_failed |= is_hangup;

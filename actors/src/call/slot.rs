@@ -20,7 +20,7 @@ use super::outbox::Outbox;
 use super::people::Participant;
 use super::room_side::{RoomFact, Shown};
 use crate::observe::Totals;
-use crate::ports::{ConnectionFacts, MediaError, RoomFacts, Tile};
+use crate::ports::{ConnectionFacts, MediaError, RoomFacts, SignallingError, Tile};
 use crate::session::SessionHandle;
 use crate::supervise::{Link, lock};
 use crate::world::World;
@@ -117,6 +117,27 @@ impl Ending {
     }
 }
 
+/// What the homeserver last said to our membership of a group call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Membership {
+    #[default]
+    Unknown,
+    Taken,
+    Refused,
+    /// It could not be reached.
+    Unanswered,
+}
+
+impl From<Result<(), SignallingError>> for Membership {
+    fn from(sent: Result<(), SignallingError>) -> Self {
+        match sent {
+            Ok(()) => Self::Taken,
+            Err(SignallingError::Refused(_)) => Self::Refused,
+            Err(SignallingError::Unreachable(_)) => Self::Unanswered,
+        }
+    }
+}
+
 /// One connection of a call.
 pub(super) struct Leg {
     pub(super) connection: ConnectionId,
@@ -163,6 +184,7 @@ pub struct CallShared {
     pub(super) to_tell: Mutex<VecDeque<RoomFact>>,
     /// Who was in the call when the machine was last told.
     pub(super) shown: Mutex<Shown>,
+    pub(super) membership: Mutex<Membership>,
     /// The homeserver takes our membership back if this process dies.
     pub(super) delayed_leave: DelayedLeave,
     /// What was recorded, once the session is over.
@@ -255,6 +277,7 @@ impl CallShared {
             opted_out: Mutex::new(order.opted_out),
             to_tell: Mutex::default(),
             shown: Mutex::default(),
+            membership: Mutex::default(),
             saved: Mutex::default(),
             ending: Mutex::default(),
             finishing: AtomicBool::new(false),
@@ -373,7 +396,9 @@ impl CallShared {
                 let sent = self.outbox.membership(content);
                 let shared = Arc::clone(self);
                 actix::spawn(async move {
-                    let ok = sent.await;
+                    let sent = sent.await;
+                    let ok = sent.is_ok();
+                    *lock(&shared.membership) = sent.into();
                     if ok && let Some(leave) = lock(&shared.machine).leave_content(Now::of(&shared.world)) {
                         shared.delayed_leave.keep(leave);
                     }
@@ -384,7 +409,7 @@ impl CallShared {
                 let sent = self.outbox.membership(content);
                 let shared = Arc::clone(self);
                 actix::spawn(async move {
-                    if sent.await {
+                    if sent.await.is_ok() {
                         shared.delayed_leave.end();
                     }
                 });

@@ -106,12 +106,33 @@ impl SupervisorActor {
                 self.show_members(&room, place);
             }
             let deserted = call.is_some_and(|place| place.shared.is_deserted());
+            room.full(self.full());
             room.look(progress, deserted);
-            // In every call of the room, whatever its kind.
-            calls.remove(&room.id).iter().flatten().for_each(|place| room.show_consent(&place.shared));
-            for order in room.orders() {
-                self.obey(&room, order);
-            }
+            self.do_for(&room, &calls.remove(&room.id).unwrap_or_default());
+        }
+    }
+
+    /// How many calls may be recorded at once, if so many are.
+    pub(super) fn full(&self) -> Option<usize> {
+        let most = self.shared.world.settings.group.max_calls;
+        (lock(&self.shared.calls).len() >= most).then_some(most)
+    }
+
+    /// After something was heard in a room: at once, so that the next thing finds it done.
+    pub(super) fn do_now(&self, room: &Arc<RoomPlace>) {
+        if !self.shared.rooms_known.load(Ordering::Acquire) {
+            return;
+        }
+        let here = |place: &&CallPlace| place.shared.room == room.id;
+        let calls: Vec<_> = lock(&self.shared.calls).values().filter(here).cloned().collect();
+        self.do_for(room, &calls);
+    }
+
+    /// Does what a room wants done. `calls` are all that are recorded there, whatever their kind.
+    fn do_for(&self, room: &Arc<RoomPlace>, calls: &[CallPlace]) {
+        calls.iter().for_each(|place| room.show_consent(&place.shared));
+        for order in room.orders() {
+            self.obey(room, order);
         }
     }
 
@@ -188,11 +209,15 @@ impl SupervisorActor {
         if self.shared.shutting_down.load(Ordering::Acquire) {
             return room.ended(Saved::default(), 0, EndReason::Shutdown);
         }
+        // A room is told beforehand; but what an earlier process recorded may be more than may be now.
         if running >= world.settings.group.max_calls {
             tracing::warn!(room = %order.room, running, "a group call is not recorded: calls.max are running");
             let what = "A group call was not recorded: calls.max are running";
             world.board.happened(world.clock.utc_micros(), Severity::Warning, what);
-            return room.ended(Saved::default(), 0, EndReason::Failed);
+            if let Some(session) = order.resume {
+                world.sessions.abandon(session);
+            }
+            return room.ended(Saved::default(), 0, EndReason::TooManyCalls);
         }
         let key = self.shared.next_key();
         tracing::info!(call = %key, room = %order.room, by = ?order.started_by, "a group call is joined");
@@ -217,8 +242,9 @@ const fn call_end(reason: EndReason) -> CallEnd {
         EndReason::Shutdown => CallEnd::Shutdown,
         EndReason::OptedOut => CallEnd::OptedOut,
         EndReason::NotAnnounced => CallEnd::NotAnnounced,
+        EndReason::NotPermitted => CallEnd::NotPermitted,
         EndReason::ConnectionLost => CallEnd::ConnectionLost,
-        EndReason::Failed | EndReason::DiskFull => CallEnd::Failed,
+        EndReason::Failed | EndReason::DiskFull | EndReason::TooManyCalls => CallEnd::Failed,
         EndReason::Stopped | EndReason::Restarted => CallEnd::Stopped,
     }
 }

@@ -160,6 +160,68 @@ fn a_room_that_refuses_the_announcement_is_not_recorded_on() {
 }
 
 #[test]
+fn a_membership_that_is_refused_ends_in_words_that_name_the_permission() {
+    on_paused_time(async {
+        let scene = Scene::start().await;
+        scene.member(ADA, "s1").await;
+        scene.tree.rooms.refuse_state.store(true, std::sync::atomic::Ordering::Relaxed);
+        scene.say(ADA, "!start").await;
+        until("the end", || scene.tree.rooms.said("The recording has ended: the homeserver does not let me"))
+            .await;
+        assert!(scene.tree.rooms.said("power level that `org.matrix.msc3401.call.member` needs"));
+        assert_eq!(serde_json::to_value(scene.tree.manifest()).unwrap()["end_reason"], "not_permitted");
+    });
+}
+
+#[test]
+fn as_many_calls_as_may_be_are_recorded_and_a_room_that_has_to_wait_is_told_nothing_else() {
+    on_paused_time(async {
+        let mut scene = Scene { tree: Tree::with_calls(1), made: 0 };
+        let content = json!({"m.intent": "m.room", "m.type": "m.video"});
+        scene.tree.event_of(CALL_EVENT, ADA, Some(CONF), content).await;
+        scene.tree.invite().await;
+        until("the answer", || scene.tree.signalling.count("m.call.answer") == 1).await;
+        scene.made += 1;
+        scene.member(ADA, "s1").await;
+        scene.say(ADA, "!start").await;
+        let rooms = scene.tree.rooms.clone();
+        until("the reason", || rooms.said("records 1 call at once") && rooms.said("`calls.max`")).await;
+        assert_eq!((rooms.of("say").len(), rooms.of("name").len()), (1, 0));
+        scene.tree.event("m.call.hangup", CALLER, json!({"reason": "user_hangup"})).await;
+        scene.connect(ADA, "s1").await;
+        scene.running(2).await;
+        let offer = json!({"offer": {"type": "offer", "sdp": "v=0"}, "call_id": "c2", "lifetime": 60_000});
+        scene.tree.event("m.call.invite", CALLER, offer).await;
+        until("the rejection", || scene.tree.signalling.count("m.call.reject") == 1).await;
+        scene.say(ADA, "!stop").await;
+        scene.ended("stopped").await;
+    });
+}
+
+#[test]
+fn the_next_recording_of_a_room_takes_the_place_of_the_last_where_there_is_but_one() {
+    on_paused_time(async {
+        let mut scene = Scene { tree: Tree::with_calls(1), made: 0 };
+        let content = json!({"m.intent": "m.room", "m.type": "m.video"});
+        scene.tree.event_of(CALL_EVENT, ADA, Some(CONF), content).await;
+        scene.member(ADA, "s1").await;
+        scene.say(ADA, "!start").await;
+        scene.connect(ADA, "s1").await;
+        scene.running(2).await;
+        let both = ["!stop", "!start"].map(|text| json!({"msgtype": "m.text", "body": text}));
+        scene.tree.events_at_once("m.room.message", both.to_vec()).await;
+        until("the next", || scene.tree.rooms.of("react").len() == 3 && scene.own_devices().len() == 1).await;
+        until("both announcements", || {
+            let said = scene.tree.rooms.of("say");
+            said.iter().filter(|said| said["body"].as_str().unwrap().contains("recording has begun")).count()
+                == 2
+        })
+        .await;
+        assert!(!scene.tree.rooms.said("call at once"));
+    });
+}
+
+#[test]
 fn nothing_begins_in_a_room_where_we_may_not_speak() {
     on_paused_time(async {
         let scene = Scene::start().await;

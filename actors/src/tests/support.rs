@@ -81,6 +81,13 @@ impl FakeMedia {
         self.connections.lock().unwrap().keys().all(|id| closed.contains(id))
     }
 
+    /// Of all connections.
+    pub fn rings(&self) -> Vec<Arc<TrackRing>> {
+        let connections = self.connections.lock().unwrap();
+        let media = connections.values().flat_map(|facts| facts.borrow().media.clone());
+        media.flat_map(|media| media.streams).collect()
+    }
+
     /// Changes the facts of the only connection.
     pub fn change(&self, change: impl FnOnce(&mut ConnectionFacts)) {
         let connections = self.connections.lock().unwrap();

@@ -83,6 +83,8 @@ pub enum CallEnd {
     OptedOut,
     /// People could not be told that they are recorded.
     NotAnnounced,
+    /// We may not take part in the group call.
+    NotPermitted,
     /// A fault of ours.
     Failed,
 }
@@ -103,6 +105,7 @@ impl CallEnd {
             Self::Terminated => "terminated",
             Self::OptedOut => "opted_out",
             Self::NotAnnounced => "not_announced",
+            Self::NotPermitted => "not_permitted",
             Self::Failed => "failed",
         }
     }

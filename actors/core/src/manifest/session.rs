@@ -47,6 +47,10 @@ pub enum EndReason {
     OptedOut,
     /// People in the call could not be told of it.
     NotAnnounced,
+    /// The room's power levels keep the recorder out of its calls.
+    NotPermitted,
+    /// As many calls as may be were being recorded.
+    TooManyCalls,
     /// The recorder was removed from the room.
     Removed,
     RoomUpgraded,

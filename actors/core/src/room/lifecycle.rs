@@ -193,6 +193,13 @@ impl Room {
         if let Some(powers) = self.powers.filter(|powers| !powers.suffice()) {
             return self.lacks_power(powers, now, out);
         }
+        if let Some(most) = self.full {
+            let own = self.settings.user.clone();
+            if self.told.first(&own, Topic::Full, now) {
+                self.say(MessageKind::Notice, texts::full(most).notice(), Relation::None, out);
+            }
+            return;
+        }
         let by = if armed {
             self.durable.armed_by.take()
         } else {

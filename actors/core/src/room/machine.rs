@@ -40,6 +40,8 @@ pub struct Room {
     pub(super) closed: Option<Closing>,
     /// As last heard.
     pub(super) powers: Option<Powers>,
+    /// How many calls may be recorded at once, while so many are.
+    pub(super) full: Option<usize>,
     pub(super) pace: Pace,
     pub(super) told: Told,
     /// The process is ending: nothing begins any more.
@@ -66,6 +68,7 @@ impl Room {
             session: None,
             closed: None,
             powers: None,
+            full: None,
             told: Told::default(),
             shut_down: false,
             past_consent: Vec::new(),
@@ -210,6 +213,11 @@ impl Room {
         if self.closed == Some(Closing::Removed) {
             self.closed = None;
         }
+    }
+
+    /// `Some`: so many calls may be recorded at once, and are, so none begins here. A level.
+    pub fn full(&mut self, most: Option<usize>) {
+        self.full = most;
     }
 
     /// The room shows us by this name.

@@ -141,6 +141,11 @@ impl Room {
                  it off.",
             );
         }
+        if let Some(most) = self.full {
+            // Said here, and not once more.
+            self.told.first(&self.settings.user, Topic::Full, now);
+            return texts::full(most);
+        }
         self.consider_begin(now, out);
         if self.session.is_none() {
             return Words::of("I am just being shut down, and begin when I am back.");

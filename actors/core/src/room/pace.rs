@@ -55,6 +55,8 @@ pub(super) enum Topic {
     Undecryptable,
     /// A call to us was rejected, because who called has opted out.
     CallRejected,
+    /// As many calls as may be are being recorded.
+    Full,
 }
 
 impl Topic {
@@ -62,7 +64,7 @@ impl Topic {
     const fn holds(self) -> Duration {
         match self {
             Self::CallRejected => MINUTE,
-            Self::Refused(_) | Self::Undecryptable => Duration::from_secs(3_600),
+            Self::Refused(_) | Self::Undecryptable | Self::Full => Duration::from_secs(3_600),
         }
     }
 }

@@ -153,6 +153,15 @@ pub(super) fn not_announced(refused: bool) -> String {
     )
 }
 
+/// As many calls as may be are being recorded.
+pub(super) fn full(most: usize) -> Words {
+    Words::of(&format!(
+        "This recorder records {} at once and no more, and does so now. I begin here as soon as one of them ends; \
+         `!record stop` calls it off. Whoever runs it can raise the number (`calls.max`).",
+        count(most, "call", "calls")
+    ))
+}
+
 /// Recording has begun, or goes on with these people too.
 pub(super) fn consent(
     whom: &[String],
@@ -213,6 +222,14 @@ pub(super) const fn why(reason: EndReason) -> &'static str {
         EndReason::OptedOut => "the person recorded has opted out",
         EndReason::Removed => "I was removed from the room",
         EndReason::RoomUpgraded => "the room was replaced by a new one",
+        EndReason::NotPermitted => {
+            "the homeserver does not let me take part in the call, so somebody has to give me the power level that \
+             `org.matrix.msc3401.call.member` needs in this room"
+        }
+        EndReason::TooManyCalls => {
+            "as many calls as this recorder may record at once (`calls.max`) are being recorded, so another has to end \
+             first"
+        }
         EndReason::NotAnnounced => "people in the call could not be told of it",
         EndReason::Failed => "a fault in the recorder, which its log describes",
     }
@@ -414,6 +431,19 @@ mod tests {
         let told = cannot_speak("@rec:hs", Powers { own: 0, call_member: 60, message: 50 });
         assert!(told.contains("org.matrix.msc3401.call.member needs 60"), "{told}");
         assert!(told.contains("/op @rec:hs 60"), "{told}");
+    }
+
+    #[test]
+    fn the_end_of_what_was_not_permitted_names_the_permission_and_the_event_that_needs_it() {
+        let ended = Ended { saved: Saved::default(), participants: 0, reason: EndReason::NotPermitted };
+        let told = saved(&ended, None);
+        assert!(
+            told.plain.contains(CALL_MEMBER_EVENT) && told.plain.contains("power level"),
+            "{}",
+            told.plain
+        );
+        let ended = Ended { reason: EndReason::TooManyCalls, ..ended };
+        assert!(saved(&ended, None).html.contains("<code>calls.max</code>"));
     }
 
     #[test]

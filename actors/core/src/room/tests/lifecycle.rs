@@ -192,6 +192,27 @@ fn auto_without_the_power_to_join_says_what_is_missing_once_and_begins_when_it_w
 }
 
 #[test]
+fn nothing_is_announced_while_as_many_calls_as_may_be_are_recorded_and_it_begins_when_one_ends() {
+    let mut scene = Scene::new();
+    scene.room.full(Some(2));
+    scene.here(&[ADA, BOB], 0.0);
+    let out = scene.ada("!start", 1.0);
+    assert!(begun(&out).is_none() && messages(&out, MessageKind::Announcement).is_empty());
+    let told = reply(&out);
+    assert!(told.contains("2 calls at once") && told.contains("`calls.max`"), "{told}");
+    assert_eq!(scene.tick(2.0), [], "once");
+    scene.room.full(None);
+    assert_eq!(begun(&scene.tick(3.0)), Some((Some(ADA.to_owned()), false)));
+
+    let mut scene = Scene::with(auto(), Durable::default());
+    scene.room.full(Some(1));
+    assert!(text(&scene.here(&[ADA], 1.0), MessageKind::Notice).contains("`calls.max`"));
+    assert_eq!(scene.here(&[ADA, BOB], 2.0), []);
+    scene.room.full(None);
+    assert!(begun(&scene.tick(3.0)).is_some());
+}
+
+#[test]
 fn after_a_restart_the_session_goes_on_and_nobody_is_told_twice() {
     let scene = Scene::recording();
     let kept = serde_json::to_vec(scene.room.durable()).unwrap();
