@@ -47,7 +47,8 @@ pub mod limits {
     pub const MENTIONS: usize = 50;
     /// Bytes of plain text, HTML and mentions that naming people may take in one message. An event holds 64 KiB.
     pub const MENTION_BYTES: usize = 24 << 10;
-    /// Messages of one session on which a reaction counts as an opt-out; the oldest after the first goes.
+    /// Messages of the session that runs, and of those before it, on which a reaction counts as an opt-out. Of the former
+    /// the oldest after the first goes, of the latter the oldest.
     pub const CONSENT_MESSAGES: usize = 100;
     /// Bytes of a message's first line that are read as a command.
     pub const COMMAND_BYTES: usize = 512;

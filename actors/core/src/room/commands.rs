@@ -82,7 +82,7 @@ pub const TABLE: [Row; 8] = [
         command: Command::OptOut,
         form: "optout",
         also: &["opt-out", "opt out"],
-        alias: None,
+        alias: Some("!optout"),
         who: Who::Everybody,
         does: "Do not record me in this room, now and later. What was recorded before stays.",
     },
@@ -90,7 +90,7 @@ pub const TABLE: [Row; 8] = [
         command: Command::OptIn,
         form: "optin",
         also: &["opt-in", "opt in"],
-        alias: None,
+        alias: Some("!optin"),
         who: Who::Everybody,
         does: "Record me again.",
     },
@@ -214,8 +214,8 @@ fn is_begun(typed: &str, word: &str) -> bool {
     typed.chars().count() >= 3 && typed.len() < word.len() && word.starts_with(typed)
 }
 
-/// Half typed, letters in the wrong order, or one too many. Less than for `!record`: other bots' commands are near
-/// (`!stat`, `!shop`).
+/// Half typed, two letters in the wrong order, or one too many. Less than for `!record`: other bots' commands are near
+/// (`!stat`, `!shop`, `!point`).
 fn is_slip(typed: &str, word: &str) -> bool {
     let sorted = |text: &str| {
         let mut letters: Vec<char> = text.chars().take(16).collect();
@@ -223,7 +223,7 @@ fn is_slip(typed: &str, word: &str) -> bool {
         letters
     };
     is_begun(typed, word)
-        || sorted(typed) == sorted(word)
+        || (near::distance(typed, word) == Some(1) && sorted(typed) == sorted(word))
         || (typed.starts_with(word) && typed.chars().count() == word.chars().count() + 1)
 }
 
@@ -414,6 +414,8 @@ mod tests {
             "!status",
             "!stat",
             "!shop",
+            "!point",
+            "!option",
             "!restart",
             "!rec0rding start it",
             "/record start",
@@ -446,6 +448,8 @@ mod tests {
             ("!sta", "start"),
             ("!strat", "start"),
             ("!stopp", "stop"),
+            ("!optuot", "optout"),
+            ("!optin please", "optin"),
             ("!start recording", "start"),
             ("@recorder:hs strat", "start"),
             ("!record", ""),

@@ -140,9 +140,9 @@ impl Room {
     fn consent_said(&mut self, tag: MessageTag, event: &str, out: &mut Vec<RoomAction>) {
         let ours = |session: &Session| session.under_way.iter().position(|(other, _)| *other == tag);
         let (Some(session), Some(running)) = (&mut self.session, &mut self.durable.running) else {
-            return self.remember_past(event);
+            return self.remember_past(event.to_owned());
         };
-        let Some(at) = ours(session) else { return self.remember_past(event) };
+        let Some(at) = ours(session) else { return self.remember_past(event.to_owned()) };
         session.under_way.remove(at);
         if running.consent.len() == limits::CONSENT_MESSAGES {
             running.consent.remove(1);
@@ -161,10 +161,13 @@ impl Room {
     }
 
     /// A message of a session that has ended: what is said under it counts all the same.
-    fn remember_past(&mut self, event: &str) {
-        if self.past_consent.len() < limits::CONSENT_MESSAGES {
-            self.past_consent.push(event.to_owned());
+    pub(super) fn remember_past(&mut self, event: String) {
+        let past = &mut self.durable.past_consent;
+        if past.len() >= limits::CONSENT_MESSAGES {
+            past.drain(..=past.len() - limits::CONSENT_MESSAGES);
         }
+        past.push(event);
+        self.keep();
     }
 
     pub(super) fn was_not_said(
@@ -211,7 +214,7 @@ impl Room {
             return;
         }
         let running = self.durable.running.iter().flat_map(|running| &running.consent);
-        if running.chain(&self.past_consent).any(|event| *event == reaction.event) {
+        if running.chain(&self.durable.past_consent).any(|event| *event == reaction.event) {
             self.objected(&reaction.sender, &reaction.event, out);
         } else if let Some(session) = self.session.as_mut().filter(|session| !session.under_way.is_empty()) {
             if session.early.len() == MOST_EARLY {

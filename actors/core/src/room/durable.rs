@@ -18,6 +18,8 @@ pub struct Durable {
     pub armed_by: Option<String>,
     /// The call whose present gathering `auto` leaves alone, because its recording was ended.
     pub held_off: Option<String>,
+    /// Event ids of the messages that told of earlier sessions, newest last: a reaction there is an opt-out for ever.
+    pub past_consent: Vec<String>,
     /// The session that runs.
     pub running: Option<Running>,
 }

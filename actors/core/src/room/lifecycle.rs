@@ -282,9 +282,9 @@ impl Room {
         self.shut_down |= ended.reason == EndReason::Shutdown;
         // Who ended it does not want this gathering recorded, or it cannot be. After a shutdown the next process may.
         if !session.gathering_over && self.gathering.is_some() && !self.shut_down {
-            self.durable.held_off = Some(running.call_id);
+            self.durable.held_off = Some(running.call_id.clone());
         }
-        self.past_consent = running.consent;
+        running.consent.into_iter().for_each(|event| self.remember_past(event));
         session.progress.participants = ended.participants;
         session.progress.streams = ended.saved.streams;
         session.progress.duration_s = ended.saved.duration_s;

@@ -46,8 +46,6 @@ pub struct Room {
     pub(super) told: Told,
     /// The process is ending: nothing begins any more.
     pub(super) shut_down: bool,
-    /// Consent messages of the session before: an objection there counts too.
-    pub(super) past_consent: Vec<String>,
     /// Status messages of ended sessions that wait for their last edit.
     pub(super) closing_status: VecDeque<Status>,
     pub(super) next_message: u64,
@@ -71,7 +69,6 @@ impl Room {
             full: None,
             told: Told::default(),
             shut_down: false,
-            past_consent: Vec::new(),
             closing_status: VecDeque::new(),
             next_message: 1,
             dirty: false,

@@ -27,10 +27,9 @@ impl Room {
         }
         let Some(parsed) = parse(said, &self.names) else { return };
         let before_us = said.received - said.age < self.settings.started;
-        // What was said while no process listened is no order to this one; but nobody is recorded by a session that
-        // goes on who said that they do not want to be.
-        let objects = parsed == Parsed::Command(Command::OptOut) && self.session.is_some();
-        if before_us && !objects {
+        // What was said while no process listened is no order to this one; but nobody is recorded who said that they do
+        // not want to be.
+        if before_us && parsed != Parsed::Command(Command::OptOut) {
             return;
         }
         if !authority.joined {

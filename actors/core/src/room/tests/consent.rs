@@ -281,6 +281,30 @@ fn an_objection_after_the_end_holds_for_later_recordings() {
 }
 
 #[test]
+fn an_objection_to_an_announcement_counts_sessions_and_restarts_later_for_the_last_hundred() {
+    let mut scene = Scene::new();
+    scene.here(&[ADA, BOB], 0.0);
+    let mut announcements = Vec::new();
+    for session in 0..limits::CONSENT_MESSAGES + 20 {
+        let now = 20.0 * session as f64;
+        announcements.push(announced(&scene.ada("!start", now + 1.0)));
+        scene.ada("!stop", now + 2.0);
+        let out = scene.ended(EndReason::Stopped, now + 3.0);
+        assert!(out.contains(&RoomAction::Persist));
+    }
+    let kept = serde_json::to_string(scene.room.durable()).unwrap();
+    let restarted = Settings { started: at(5_000.0), ..settings() };
+    let mut scene = Scene::with(restarted, serde_json::from_str(&kept).unwrap());
+    let [.., old, _] = announcements.as_slice() else { unreachable!() };
+    assert_eq!(scene.object(BOB, old, 5_001.0)[0], RoomAction::OptOut { user: BOB.to_owned() });
+    assert_eq!(
+        scene.room.durable().past_consent,
+        announcements[announcements.len() - limits::CONSENT_MESSAGES..]
+    );
+    assert_eq!(scene.object(EVE, &announcements[0], 5_002.0), [], "all things end");
+}
+
+#[test]
 fn who_opted_out_while_the_recorder_was_away_is_not_recorded_by_the_session_that_goes_on() {
     let scene = Scene::recording();
     let mut scene = Scene::with(Settings { started: at(30.0), ..settings() }, scene.room.durable().clone());
@@ -289,4 +313,15 @@ fn who_opted_out_while_the_recorder_was_away_is_not_recorded_by_the_session_that
     assert_eq!(out[0], RoomAction::OptOut { user: BOB.to_owned() });
     let old = Said { age: Duration::from_secs(5), ..said(BOB, "!stop", 31.0) };
     assert_eq!(scene.room.command(&old, &trusted(), at(31.0)), []);
+}
+
+#[test]
+fn who_opted_out_while_the_recorder_was_away_is_not_recorded_by_a_later_session_either() {
+    let mut scene = Scene::new();
+    let old = |body: &str| Said { age: Duration::from_secs(600), ..said(BOB, body, 1.0) };
+    let out = scene.room.command(&old("!record optout"), &guest(), at(1.0));
+    assert_eq!((&out[0], reacted(&out)), (&RoomAction::OptOut { user: BOB.to_owned() }, Some("✅")));
+    assert!(out.contains(&RoomAction::Persist));
+    assert_eq!(scene.room.command(&old("!record optin"), &guest(), at(2.0)), [], "that has to be said anew");
+    assert!(scene.room.is_opted_out(BOB));
 }
