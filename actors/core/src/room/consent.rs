@@ -46,11 +46,12 @@ impl Room {
         if session.stopping || self.shut_down || gathering.call_id != running.call_id {
             return;
         }
+        let being_told = session.under_way.iter().map(|(_, whom)| whom.len()).sum::<usize>();
         for user in &gathering.members {
-            if running.told.len() + session.untold.len() >= limits::TOLD {
+            if running.told.len() + being_told + session.untold.len() >= limits::TOLD {
                 break;
             }
-            if !running.told.contains(user) {
+            if !running.told.contains(user) && !session.is_being_told(user) {
                 session.untold.insert(user.clone());
             }
         }
@@ -83,10 +84,9 @@ impl Room {
         if whom.is_empty() {
             return;
         }
-        running.told.extend(whom.iter().cloned());
         session.last_told = Some(now);
-        let (opted_out, willing): (Vec<String>, Vec<String>) =
-            whom.iter().cloned().partition(|user| self.durable.opted_out.contains(user));
+        let opted_out: Vec<String> =
+            whom.iter().filter(|user| self.durable.opted_out.contains(*user)).cloned().collect();
         let message = texts::consent(
             &whom,
             &opted_out,
@@ -94,11 +94,23 @@ impl Room {
             running.auto,
             kind == MessageKind::LateJoiners,
         );
-        if session.under_way.len() == limits::MESSAGES_UNDER_WAY {
-            session.under_way.pop_front();
-        }
         session.under_way.push_back((tag, whom));
-        let what = if kind == MessageKind::LateJoiners { "late_joiners_told" } else { "announced" };
+        let forgotten = (session.under_way.len() > limits::MESSAGES_UNDER_WAY)
+            .then(|| session.under_way.pop_front())
+            .flatten();
+        out.push(RoomAction::Say { tag, message, relation: Relation::None });
+        if let Some((tag, whom)) = forgotten {
+            self.have_been_told(tag, whom, out);
+        }
+    }
+
+    /// These people know. Before that a restart would leave them untold.
+    fn have_been_told(&mut self, tag: MessageTag, whom: Vec<String>, out: &mut Vec<RoomAction>) {
+        let Some(running) = &mut self.durable.running else { return };
+        running.told.extend(whom.iter().cloned());
+        let (opted_out, willing): (Vec<String>, Vec<String>) =
+            whom.into_iter().partition(|user| self.durable.opted_out.contains(user));
+        let what = if tag.kind == MessageKind::LateJoiners { "late_joiners_told" } else { "announced" };
         let mut detail = Map::new();
         detail.insert("what".to_owned(), json!(what));
         detail.insert("told".to_owned(), json!(willing));
@@ -106,7 +118,6 @@ impl Room {
             detail.insert("opted_out".to_owned(), json!(opted_out.len()));
         }
         out.push(RoomAction::ConsentEvent { kind: EventKind::Consent, user: None, detail });
-        out.push(RoomAction::Say { tag, message, relation: Relation::None });
         self.keep();
     }
 
@@ -143,7 +154,7 @@ impl Room {
             return self.remember_past(event.to_owned());
         };
         let Some(at) = ours(session) else { return self.remember_past(event.to_owned()) };
-        session.under_way.remove(at);
+        let whom = session.under_way.remove(at).map(|(_, whom)| whom);
         if running.consent.len() == limits::CONSENT_MESSAGES {
             running.consent.remove(1);
         }
@@ -154,10 +165,10 @@ impl Room {
         if session.under_way.is_empty() {
             session.early.clear();
         }
-        self.keep();
         for sender in objected {
             self.objected(&sender, event, out);
         }
+        self.have_been_told(tag, whom.unwrap_or_default(), out);
     }
 
     /// A message of a session that has ended: what is said under it counts all the same.
@@ -194,12 +205,8 @@ impl Room {
             self.stop(None, EndReason::NotAnnounced, out);
             return self.show(now, out);
         }
-        for user in whom {
-            running.told.remove(&user);
-            session.untold.insert(user);
-        }
+        session.untold.extend(whom);
         session.late_due = Some(now + BETWEEN_LATE);
-        self.keep();
     }
 
     pub(super) fn reacted(

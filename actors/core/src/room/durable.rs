@@ -40,7 +40,7 @@ pub struct Running {
     /// It was asked to end: it does not go on in another process.
     #[serde(default)]
     pub stopping: bool,
-    /// Who has been told that this session is recorded.
+    /// Who has been told that this session is recorded, as far as the homeserver has said that it took the message.
     #[serde(default)]
     pub told: BTreeSet<String>,
     /// Event ids of the messages on which a reaction is an opt-out.

@@ -68,6 +68,11 @@ impl Session {
         }
     }
 
+    /// A message that tells this user is under way.
+    pub(super) fn is_being_told(&self, user: &str) -> bool {
+        self.under_way.iter().any(|(_, whom)| whom.iter().any(|other| other == user))
+    }
+
     /// `alone`: nobody but us is in the call.
     pub(super) fn phase(&self, alone: bool) -> Phase {
         match self.progress.state {

@@ -105,6 +105,32 @@ fn whom_a_message_did_not_reach_is_told_by_another() {
 }
 
 #[test]
+fn whom_a_message_may_not_have_reached_before_a_restart_is_told_by_the_next_process() {
+    let mut scene = Scene::new();
+    scene.answers = false;
+    scene.here(&[ADA, BOB], 0.0);
+    let out = scene.ada("!start", 1.0);
+    let noted = |out: &[RoomAction]| {
+        out.iter().any(|action| matches!(action, RoomAction::ConsentEvent { kind: EventKind::Consent, .. }))
+    };
+    assert!(!noted(&out), "nobody was told yet");
+    scene.here(&[ADA, BOB], 2.0);
+    assert_eq!(told(&scene.tick(9.0), MessageKind::LateJoiners), [""; 0], "that message is under way");
+    let restart = |scene: &Scene| {
+        let kept = serde_json::to_string(scene.room.durable()).unwrap();
+        let restarted = Settings { started: at(30.0), ..settings() };
+        let mut scene = Scene::with(restarted, serde_json::from_str(&kept).unwrap());
+        scene.room.start_restored(at(31.0));
+        scene.here(&[ADA, BOB], 32.0);
+        told(&scene.tick(34.0), MessageKind::LateJoiners)
+    };
+    assert_eq!(restart(&scene), [ADA, BOB]);
+    let tag = consent_tag(&out).unwrap();
+    assert!(noted(&scene.room.said(tag, "$announced", at(10.0))));
+    assert_eq!(restart(&scene), [""; 0]);
+}
+
+#[test]
 fn a_refused_announcement_ends_the_recording_and_whoever_runs_us_hears_why() {
     let mut scene = Scene::new();
     scene.answers = false;
