@@ -272,6 +272,8 @@ pub struct Board {
     pub account: ArcSwap<AccountSnapshot>,
     pub storage: ArcSwap<StorageSnapshot>,
     pub totals: Totals,
+    /// Rooms whose wishes (who is not to be recorded, what runs) the disk has not taken yet.
+    pub unsaved_rooms: AtomicU64,
     /// `BootTime` nanoseconds of the tree's last heartbeat.
     pub tree_heartbeat: AtomicU64,
     /// `BootTime` nanoseconds of the media loop's last turn.

@@ -358,8 +358,8 @@ pub struct RoomRecord {
 
 /// What is kept of rooms from one process to the next. Small and synchronous; called off the actors' thread.
 pub trait RoomMemory: Send + Sync + 'static {
-    /// On disk when the future is done; the newest of several is what stays.
-    fn keep(&self, room: String, record: RoomRecord) -> BoxFuture<'static, ()>;
+    /// On disk when the future is done without an error; the newest of several is what stays.
+    fn keep(&self, room: String, record: RoomRecord) -> BoxFuture<'static, std::io::Result<()>>;
 }
 
 /// A call that has been answered and not yet ended, kept on disk so that the next process can hang it up.

@@ -19,7 +19,7 @@ use recorder_core::room::{
 use serde_json::{Map, Value};
 
 use self::voice::Voice;
-use crate::call::CallShared;
+use crate::call::{CallShared, RecordingOrder};
 use crate::observe::{Severity, Totals};
 use crate::ports::{RoomPowers, RoomRecord};
 use crate::supervise::{Link, lock};
@@ -27,6 +27,9 @@ use crate::world::World;
 
 /// Answers about messages of ours that may wait to be looked at; they are bounded by what was said.
 const MOST_ANSWERS: usize = 1_024;
+
+/// Facts for manifests that wait to be looked at: those of one batch. Later ones are in no manifest.
+const MOST_FACTS: usize = 256;
 
 /// A membership of ours that is younger is new.
 const NEW: Duration = Duration::from_secs(60);
@@ -40,12 +43,12 @@ pub(crate) enum Answer {
     Refused(MessageTag),
 }
 
-/// What the supervisor is to do for a room.
+/// A fact for the manifest of the calls that it concerns.
 #[derive(Debug)]
-pub(crate) enum RoomOrder {
-    Begin { call_id: String, kind: CallKind, by: Option<String> },
-    Stop { by: Option<String>, reason: EndReason },
-    Tell { kind: EventKind, user: Option<String>, detail: Map<String, Value> },
+pub(crate) struct Fact {
+    pub(crate) kind: EventKind,
+    pub(crate) user: Option<String>,
+    pub(crate) detail: Map<String, Value>,
 }
 
 /// One room.
@@ -58,12 +61,14 @@ pub(crate) struct RoomPlace {
     joined: AtomicBool,
     answers: Arc<Mutex<VecDeque<Answer>>>,
     voice: Voice,
-    /// What the tree is to do; taken after each step.
-    orders: Mutex<Vec<RoomOrder>>,
+    /// Taken one by one, so that a fault costs one.
+    facts: Mutex<VecDeque<Fact>>,
     /// The call that is being recorded here.
     pub(crate) call: Mutex<Option<CallKey>>,
     /// A session of the last process that may go on.
     unfinished: Mutex<Option<RoomRecord>>,
+    /// What the last process left was looked at.
+    settled: AtomicBool,
     /// What the memory was last told of the session.
     kept: Mutex<RoomRecord>,
 }
@@ -102,7 +107,8 @@ impl RoomPlace {
             joined: AtomicBool::new(false),
             voice: Voice::open(world, link, id, &answers),
             answers,
-            orders: Mutex::default(),
+            facts: Mutex::default(),
+            settled: AtomicBool::new(false),
             call: Mutex::default(),
             unfinished: Mutex::new(unfinished),
             kept: Mutex::new(record),
@@ -259,25 +265,63 @@ impl RoomPlace {
         gathering.is_some_and(|gathering| gathering.terminated.is_some())
     }
 
-    /// The session that the last process left open: goes on if its call does. To be asked once the room's state is
-    /// known.
-    pub(crate) fn settle(&self) -> Option<RoomRecord> {
-        let record = lock(&self.unfinished).take()?;
+    /// What the last process left: its session goes on if its call does. Once, when the room's state is known.
+    pub(crate) fn settle(&self) {
+        if self.settled.load(Ordering::Relaxed) {
+            return;
+        }
+        if !self.go_on() {
+            self.clear_stale_membership();
+        }
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
+    fn go_on(&self) -> bool {
+        let Some(record) = lock(&self.unfinished).clone() else { return false };
         let now = self.world.clock.now();
-        let running = record.durable.running.as_ref()?;
-        let there = self
-            .gathering_of(&running.call_id)
-            .is_some_and(|gathering| gathering.terminated.is_none() && !gathering.members.is_empty());
-        let there = there && !running.stopping;
+        let there = record.durable.running.as_ref().is_some_and(|running| {
+            let gathering = self.gathering_of(&running.call_id);
+            let attended =
+                |gathering: &Gathering| gathering.terminated.is_none() && !gathering.members.is_empty();
+            !running.stopping && gathering.is_some_and(|gathering| attended(&gathering))
+        });
         if there {
             self.step(|machine| machine.start_restored(now));
-            return Some(record);
+        } else {
+            if let Some(session) = record.session {
+                self.world.sessions.abandon(session);
+            }
+            self.ended(Saved::default(), 0, EndReason::Restarted);
         }
-        if let Some(session) = &record.session {
-            self.world.sessions.abandon(session.clone());
+        *lock(&self.unfinished) = None;
+        there
+    }
+
+    /// Why what is being recorded here is to end, if it is; `None` where nothing is to be recorded. Levels: the tree compares
+    /// them with what it has, so that nothing is lost with a message.
+    pub(crate) fn wants(&self) -> Option<Option<(EndReason, Option<String>)>> {
+        if lock(&self.unfinished).is_some() {
+            return None;
         }
-        self.ended(Saved::default(), 0, EndReason::Restarted);
-        None
+        let machine = lock(&self.machine);
+        machine.durable().running.as_ref()?;
+        Some(machine.ending().map(|(reason, by)| (reason, by.map(str::to_owned))))
+    }
+
+    /// How to record what is wanted here; goes on with a session that has a folder already.
+    pub(crate) fn order(&self) -> Option<RecordingOrder> {
+        let machine = lock(&self.machine);
+        let running = machine.durable().running.as_ref()?;
+        debug_assert_eq!(running.kind, CallKind::Mesh, "rooms are shown mesh calls only");
+        let kept = lock(&self.kept);
+        Some(RecordingOrder {
+            room: self.id.clone(),
+            call_id: running.call_id.clone(),
+            started_by: running.by.clone(),
+            resume: kept.session.clone(),
+            began_utc_micros: kept.began_utc_micros,
+            opted_out: machine.opted_out().clone(),
+        })
     }
 
     /// The process is ending in order: the room is told what becomes of its recording, soon or not at all.
@@ -293,7 +337,7 @@ impl RoomPlace {
     }
 
     /// Takes back what an earlier process left of our membership.
-    pub(crate) fn clear_stale_membership(&self) {
+    fn clear_stale_membership(&self) {
         let utc_ms = self.world.clock.utc_micros() / 1_000;
         let device = &self.world.settings.device;
         let Some(content) = without_device(self.own_content().as_ref(), device, utc_ms) else {
@@ -350,9 +394,9 @@ impl RoomPlace {
         self.persist();
     }
 
-    /// What is to be done in the tree, in order.
-    pub(crate) fn orders(&self) -> Vec<RoomOrder> {
-        std::mem::take(&mut *lock(&self.orders))
+    /// The next thing that the manifest is to tell of.
+    pub(crate) fn next_fact(&self) -> Option<Fact> {
+        lock(&self.facts).pop_front()
     }
 
     /// `None` for rooms that we are not in (any more): nothing can be said there.
@@ -383,26 +427,32 @@ impl RoomPlace {
     }
 
     fn perform(&self, action: RoomAction) {
-        let order = match action {
-            RoomAction::React { event, key } => return self.voice.react(event, key),
-            RoomAction::Say { tag, message, relation } => return self.voice.say(tag, message, relation),
-            RoomAction::SetName { name } => return self.voice.set_name(name),
+        match action {
+            RoomAction::React { event, key } => self.voice.react(event, key),
+            RoomAction::Say { tag, message, relation } => self.voice.say(tag, message, relation),
+            RoomAction::SetName { name } => self.voice.set_name(name),
             // Levels, which the tree looks at after each step.
-            RoomAction::Persist | RoomAction::OptOut { .. } | RoomAction::OptIn { .. } => return,
+            RoomAction::Begin { .. }
+            | RoomAction::Stop { .. }
+            | RoomAction::OptOut { .. }
+            | RoomAction::OptIn { .. }
+            | RoomAction::Persist => {}
             RoomAction::Count(refusal) => {
                 tracing::info!(room = %self.id, why = refusal.name(), "a command was refused");
-                return Totals::count(&self.world.board.totals.commands_refused);
+                Totals::count(&self.world.board.totals.commands_refused);
             }
             RoomAction::Report { text } => {
                 tracing::warn!(room = %self.id, "{text}");
                 let text = format!("In {}: {text}", self.id);
-                return self.world.board.happened(self.world.clock.utc_micros(), Severity::Warning, text);
+                self.world.board.happened(self.world.clock.utc_micros(), Severity::Warning, text);
             }
-            RoomAction::Begin { call_id, kind, by, .. } => RoomOrder::Begin { call_id, kind, by },
-            RoomAction::Stop { by, reason } => RoomOrder::Stop { by, reason },
-            RoomAction::ConsentEvent { kind, user, detail } => RoomOrder::Tell { kind, user, detail },
-        };
-        lock(&self.orders).push(order);
+            RoomAction::ConsentEvent { kind, user, detail } => {
+                let mut facts = lock(&self.facts);
+                if facts.len() < MOST_FACTS {
+                    facts.push_back(Fact { kind, user, detail });
+                }
+            }
+        }
     }
 
     fn persist(&self) {

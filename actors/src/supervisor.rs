@@ -11,7 +11,7 @@ use recorder_core::call::{
     CallDesk, CallEnd, CallSignal, DeskAction, OneToOne, Refusal, RoomEvent, is_call_event,
 };
 use recorder_core::ids::CallKey;
-use recorder_core::manifest::{CallKind, EndReason};
+use recorder_core::manifest::EndReason;
 use recorder_core::time::BootTime;
 use tokio::sync::{Semaphore, watch};
 
@@ -183,17 +183,15 @@ impl SupervisorActor {
     }
 
     fn forget(&self, key: CallKey, place: &CallPlace) {
-        lock(&self.shared.calls).remove(&key);
-        lock(&self.shared.desk).ended(key);
-        if place.shared.kind != CallKind::OneToOne
-            && let Some(room) = self.room(&place.shared.room)
-        {
+        if let Some(room) = self.room(&place.shared.room).filter(|room| *lock(&room.call) == Some(key)) {
             let (saved, participants, reason) = place.shared.outcome();
             // A session that the next process may go on with has not ended for its room.
             if reason != EndReason::Shutdown {
                 room.ended(saved, participants, reason);
             }
         }
+        lock(&self.shared.calls).remove(&key);
+        lock(&self.shared.desk).ended(key);
         place.slot.remove();
         self.shared.world.board.remove_call(key);
         self.count_running();
@@ -265,9 +263,7 @@ impl SupervisorActor {
                     }
                 }
                 Waiting::BatchOver => {
-                    if !self.shared.rooms_known.swap(true, Ordering::AcqRel) {
-                        self.settle_rooms();
-                    }
+                    self.shared.rooms_known.store(true, Ordering::Release);
                     self.keep_rooms();
                     let now = self.shared.world.clock.now();
                     let actions = lock(&self.shared.desk).batch_end(now);

@@ -23,6 +23,8 @@ pub use storage::faulty;
 pub enum Point {
     /// A path in the tree, as for the other actors.
     SupervisorHandler,
+    /// Each thing that the supervisor does for a room: the room's id.
+    Room,
     CallHandler,
     PeerHandler,
     /// After each change of a peer's plan that was carried out.

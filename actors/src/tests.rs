@@ -10,6 +10,7 @@ mod group;
 mod life_of_a_call;
 mod objections;
 mod rejoin;
+mod room_faults;
 mod rooms;
 mod support;
 mod tree;

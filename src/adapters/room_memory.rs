@@ -49,7 +49,7 @@ impl RoomFile {
 }
 
 impl RoomMemory for RoomFile {
-    fn keep(&self, room: String, record: RoomRecord) -> BoxFuture<'static, ()> {
+    fn keep(&self, room: String, record: RoomRecord) -> BoxFuture<'static, io::Result<()>> {
         let this = self.clone();
         async move {
             let saved = tokio::task::spawn_blocking(move || {
@@ -64,9 +64,7 @@ impl RoomMemory for RoomFile {
                 files::replace(&this.path, &bytes, true)
             })
             .await;
-            if let Ok(Err(error)) = saved {
-                tracing::error!(%error, "what rooms wish cannot be saved; a restart will not know of it");
-            }
+            saved.unwrap_or_else(|error| Err(io::Error::other(error)))
         }
         .boxed()
     }
@@ -88,13 +86,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, left) = RoomFile::open(folder.path()).unwrap();
         assert!(left.is_empty());
-        file.keep("!a:hs".into(), objecting("@ada:hs")).await;
-        file.keep("!b:hs".into(), objecting("@ben:hs")).await;
+        file.keep("!a:hs".into(), objecting("@ada:hs")).await.unwrap();
+        file.keep("!b:hs".into(), objecting("@ben:hs")).await.unwrap();
         let (file, left) = RoomFile::open(folder.path()).unwrap();
         assert_eq!(left["!a:hs"], objecting("@ada:hs"));
-        file.keep("!a:hs".into(), RoomRecord::default()).await;
+        file.keep("!a:hs".into(), RoomRecord::default()).await.unwrap();
         let (_, left) = RoomFile::open(folder.path()).unwrap();
         assert_eq!(left.into_keys().collect::<Vec<_>>(), ["!b:hs"]);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_refuses_is_told_and_what_it_refused_comes_with_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, _) = RoomFile::open(folder.path()).unwrap();
+        // A folder in its place takes no file, whoever writes.
+        let blocked = folder.path().join("rooms.json");
+        std::fs::create_dir_all(blocked.join("x")).unwrap();
+        file.keep("!a:hs".into(), objecting("@ada:hs")).await.unwrap_err();
+        std::fs::remove_dir_all(&blocked).unwrap();
+        file.keep("!b:hs".into(), objecting("@ben:hs")).await.unwrap();
+        let (_, left) = RoomFile::open(folder.path()).unwrap();
+        assert_eq!(left["!a:hs"], objecting("@ada:hs"));
     }
 
     #[test]

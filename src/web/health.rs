@@ -82,6 +82,12 @@ pub(super) fn hindrances(board: &Board, utc: i64) -> Vec<Problem> {
     } else if let Some(age) = sync_overdue(account.last_sync_utc_micros, utc) {
         problems.push(Problem { what: "sync", text: format!("no sync with the homeserver for {age} s") });
     }
+    if board.unsaved_rooms.load(Ordering::Relaxed) > 0 {
+        problems.push(Problem {
+            what: "rooms",
+            text: "what rooms wish, as who is not to be recorded, cannot be saved".into(),
+        });
+    }
     if !board.storage.load().writable {
         problems.push(Problem { what: "recordings", text: "the recordings folder cannot be written".into() });
     }

@@ -56,11 +56,8 @@ impl CallShared {
             self.set_consent(user, out);
         }
         let caller = self.started_by.as_ref().filter(|_| self.kind == CallKind::OneToOne);
-        if let Some(caller) = caller.filter(|caller| opted_out.contains(*caller))
-            && lock(&self.ending).is_none()
-        {
-            let ending = Ending { end: CallEnd::OptedOut, by: Some(caller.clone()) };
-            self.tell(CallInput::Stop(ending));
+        if let Some(caller) = caller.filter(|caller| opted_out.contains(*caller)) {
+            self.stop(Ending { end: CallEnd::OptedOut, by: Some(caller.clone()) });
         }
     }
 

@@ -298,6 +298,14 @@ impl CallShared {
         self.link.nudge();
     }
 
+    /// Asks for the end, unless that was done: a level.
+    pub(crate) fn stop(&self, ending: Ending) {
+        let over = lock(&self.ending).is_some();
+        if !over && !lock(&self.inbox).iter().any(|input| matches!(input, CallInput::Stop(_))) {
+            self.tell(CallInput::Stop(ending));
+        }
+    }
+
     /// The next input. One that was in hand when the actor failed is dropped if it came from afar, because it may be what
     /// it failed of; our own are tried once more.
     pub(super) fn next_input(&self) -> Option<CallInput> {

@@ -2,6 +2,7 @@
 //! overtakes what it edits. What is to be remembered goes to the disk by another task, whatever the homeserver does.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Answer, MOST_ANSWERS};
-use crate::observe::Totals;
+use crate::observe::{Severity, Totals};
 use crate::ports::{Relation, RoomRecord, SignallingError};
 use crate::supervise::{Link, lock};
 use crate::world::World;
@@ -20,6 +21,9 @@ use crate::world::World;
 const MOST_WAITING: usize = 128;
 /// How long one thing may be tried.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Waits between attempts to write down what is to be remembered.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How long all that waits may take once the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -40,6 +44,8 @@ pub(super) struct Voice {
     link: Arc<Link>,
     queue: mpsc::Sender<Saying>,
     memory: watch::Sender<RoomRecord>,
+    /// What of that is on the disk.
+    saved: watch::Receiver<RoomRecord>,
     answers: Arc<Mutex<VecDeque<Answer>>>,
     given_up: CancellationToken,
 }
@@ -54,6 +60,7 @@ impl Voice {
         let (queue, waiting) = mpsc::channel(MOST_WAITING);
         let given_up = CancellationToken::new();
         let (memory, newest) = watch::channel(RoomRecord::default());
+        let (written, saved) = watch::channel(RoomRecord::default());
         let speaker = Speaker {
             world: Arc::clone(world),
             link: Arc::clone(link),
@@ -62,9 +69,9 @@ impl Voice {
             given_up: given_up.clone(),
         };
         actix::spawn(speaker.speak(waiting));
-        actix::spawn(remember(Arc::clone(world), room.to_owned(), newest));
+        actix::spawn(remember(Arc::clone(world), room.to_owned(), newest, written));
         let (world, link, answers) = (Arc::clone(world), Arc::clone(link), Arc::clone(answers));
-        Self { world, link, queue, memory, answers, given_up }
+        Self { world, link, queue, memory, saved, answers, given_up }
     }
 
     pub(super) fn say(&self, tag: MessageTag, message: Announcement, relation: room::Relation) {
@@ -96,13 +103,15 @@ impl Voice {
         });
     }
 
-    /// Resolves when all that was put in before is said or given up.
+    /// Resolves when all that was put in before is said or given up, and what is to be remembered is on the disk.
     pub(super) fn flushed(&self) -> impl Future<Output = ()> + 'static {
         let (queue, (done, said)) = (self.queue.clone(), oneshot::channel());
+        let (newest, mut saved) = (self.memory.borrow().clone(), self.saved.clone());
         async move {
             if queue.send(Saying::Flush(done)).await.is_ok() {
                 let _ = said.await;
             }
+            let _ = saved.wait_for(|saved| *saved == newest).await;
         }
     }
 
@@ -121,10 +130,41 @@ impl Voice {
     }
 }
 
-async fn remember(world: Arc<World>, room: String, mut newest: watch::Receiver<RoomRecord>) {
+/// Writes the newest record until the disk takes it; objections stand in it.
+async fn remember(
+    world: Arc<World>,
+    room: String,
+    mut newest: watch::Receiver<RoomRecord>,
+    written: watch::Sender<RoomRecord>,
+) {
+    let unsaved = &world.board.unsaved_rooms;
     while newest.changed().await.is_ok() {
-        let record = newest.borrow_and_update().clone();
-        world.memory.keep(room.clone(), record).await;
+        let mut wait = FIRST_WAIT;
+        let mut failing = false;
+        loop {
+            let record = newest.borrow_and_update().clone();
+            let Err(error) = world.memory.keep(room.clone(), record.clone()).await else {
+                written.send_replace(record);
+                break;
+            };
+            tracing::error!(%room, %error, "what a room wishes cannot be saved");
+            if !std::mem::replace(&mut failing, true) && unsaved.fetch_add(1, Ordering::Relaxed) == 0 {
+                let what = format!(
+                    "What rooms wish (who is not to be recorded, what runs) cannot be saved: {error}. It is tried again; \
+                     a restart now would not know of it"
+                );
+                world.board.happened(world.clock.utc_micros(), Severity::Error, what);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // A newer one makes this one needless, and none will come any more without a sender.
+                changed = newest.changed() => if changed.is_err() { break },
+            }
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+        if failing {
+            unsaved.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

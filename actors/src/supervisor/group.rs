@@ -9,10 +9,11 @@ use recorder_core::manifest::{CallKind, EndReason};
 use recorder_core::mesh::ToDeviceSignal;
 
 use super::{CallPlace, DeviceDelivery, SupervisorActor, start_call};
-use crate::call::{CallInput, CallShared, Ending, RecordingOrder};
+use crate::call::{CallInput, CallShared, Ending};
 use crate::observe::{ActorKind, Severity, Totals};
-use crate::rooms::{RoomOrder, RoomPlace};
+use crate::rooms::RoomPlace;
 use crate::supervise::{Slot, lock};
+use crate::testing::{Point, visit};
 
 /// Rooms that are kept; of further ones nothing is recorded. The recorder joins by invitation of allowed users only.
 const MOST_ROOMS: usize = 10_000;
@@ -61,42 +62,22 @@ impl SupervisorActor {
         }
     }
 
-    /// The rooms' state is known for the first time: what the last process was recording goes on, or ends.
-    pub(super) fn settle_rooms(&self) {
-        let forgotten: Vec<_> = lock(&self.shared.remembered).keys().cloned().collect();
-        for id in forgotten {
-            // Nothing was heard of it, but its session is to be ended.
-            self.room_or_new(&id);
-        }
-        for room in self.rooms() {
-            if let Some(record) = room.settle()
-                && let Some(running) = record.durable.running
-            {
-                let order = RecordingOrder {
-                    room: room.id.clone(),
-                    call_id: running.call_id,
-                    started_by: running.by,
-                    resume: record.session,
-                    began_utc_micros: record.began_utc_micros,
-                    opted_out: room.opted_out(),
-                };
-                self.record(&room, order);
-            } else {
-                room.clear_stale_membership();
-            }
-        }
-    }
-
     /// Shows every room what there is, and does what it orders.
     pub(super) fn keep_rooms(&self) {
         if !self.shared.rooms_known.load(Ordering::Acquire) {
             return;
+        }
+        let forgotten: Vec<_> = lock(&self.shared.remembered).keys().cloned().collect();
+        for id in forgotten {
+            // Nothing was heard of it, but what the last process left there is to be settled.
+            self.room_or_new(&id);
         }
         let mut calls: BTreeMap<String, Vec<CallPlace>> = BTreeMap::new();
         for place in lock(&self.shared.calls).values() {
             calls.entry(place.shared.room.clone()).or_default().push(place.clone());
         }
         for room in self.rooms() {
+            room.settle();
             let call = self.call_of(&room);
             let progress = call.as_ref().map(|place| place.shared.progress());
             if let Some(place) = &call {
@@ -128,11 +109,27 @@ impl SupervisorActor {
         self.do_for(room, &calls);
     }
 
-    /// Does what a room wants done. `calls` are all that are recorded there, whatever their kind.
+    /// Brings the tree in line with what a room wants. `calls` are all that are recorded there, whatever their kind.
     fn do_for(&self, room: &Arc<RoomPlace>, calls: &[CallPlace]) {
+        visit(Point::Room, &room.id);
         calls.iter().for_each(|place| room.show_consent(&place.shared));
-        for order in room.orders() {
-            self.obey(room, order);
+        visit(Point::Room, &room.id);
+        match (self.call_of(room), room.wants()) {
+            (Some(place), Some(Some((reason, by)))) => {
+                place.shared.stop(Ending { end: call_end(reason), by })
+            }
+            // What is suspended is the next process's.
+            (None, _) if self.shared.shutting_down.load(Ordering::Acquire) => {}
+            (None, Some(None)) => self.record(room),
+            // It was over before it began.
+            (None, Some(Some((reason, _)))) => room.ended(Saved::default(), 0, reason),
+            _ => {}
+        }
+        while let Some(fact) = room.next_fact() {
+            visit(Point::Room, &room.id);
+            for place in self.call_of(room).iter().chain(&self.call_by(room, fact.user.as_deref())) {
+                place.shared.tell_event(fact.kind, fact.user.as_deref(), fact.detail.clone());
+            }
         }
     }
 
@@ -150,32 +147,6 @@ impl SupervisorActor {
         let gathering = room.gathering_of(&place.shared.call_id);
         let members = gathering.map(|gathering| gathering.members).unwrap_or_default();
         place.shared.show_members(members, room.own_content());
-    }
-
-    fn obey(&self, room: &Arc<RoomPlace>, order: RoomOrder) {
-        match order {
-            RoomOrder::Begin { call_id, kind, by } => {
-                debug_assert_eq!(kind, CallKind::Mesh, "rooms are shown mesh calls only");
-                let order = RecordingOrder {
-                    room: room.id.clone(),
-                    call_id,
-                    started_by: by,
-                    opted_out: room.opted_out(),
-                    ..RecordingOrder::default()
-                };
-                self.record(room, order);
-            }
-            RoomOrder::Stop { by, reason } => {
-                if let Some(place) = self.call_of(room) {
-                    place.shared.tell(CallInput::Stop(Ending { end: call_end(reason), by }));
-                }
-            }
-            RoomOrder::Tell { kind, user, detail } => {
-                for place in self.call_of(room).iter().chain(&self.call_by(room, user.as_deref())) {
-                    place.shared.tell_event(kind, user.as_deref(), detail.clone());
-                }
-            }
-        }
     }
 
     /// The 1:1 call that this user placed in the room.
@@ -203,12 +174,10 @@ impl SupervisorActor {
     }
 
     /// Joins a call and records it.
-    fn record(&self, room: &Arc<RoomPlace>, order: RecordingOrder) {
+    fn record(&self, room: &Arc<RoomPlace>) {
+        let Some(order) = room.order() else { return };
         let world = &self.shared.world;
         let running = lock(&self.shared.calls).len();
-        if self.shared.shutting_down.load(Ordering::Acquire) {
-            return room.ended(Saved::default(), 0, EndReason::Shutdown);
-        }
         // A room is told beforehand; but what an earlier process recorded may be more than may be now.
         if running >= world.settings.group.max_calls {
             tracing::warn!(room = %order.room, running, "a group call is not recorded: calls.max are running");

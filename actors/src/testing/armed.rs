@@ -48,8 +48,9 @@ static LIFTED: Mutex<u64> = Mutex::new(0);
 static WAKE: Condvar = Condvar::new();
 
 impl Point {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SupervisorHandler,
+        Self::Room,
         Self::CallHandler,
         Self::PeerHandler,
         Self::PeerChange,
@@ -67,6 +68,7 @@ impl Point {
     pub const fn name(self) -> &'static str {
         match self {
             Self::SupervisorHandler => "supervisor",
+            Self::Room => "room",
             Self::CallHandler => "call",
             Self::PeerHandler => "peer",
             Self::PeerChange => "peer_change",

@@ -12,48 +12,48 @@ use crate::testing::{Point, arm};
 
 const CONF: &str = "conf";
 /// Below the bot's id, so that both call it.
-const ADA: &str = CALLER;
-const ALF: &str = "@alf:hs";
+pub(super) const ADA: &str = CALLER;
+pub(super) const ALF: &str = "@alf:hs";
 
 /// A tree, and how many connections were made in it.
-struct Scene {
-    tree: Tree,
+pub(super) struct Scene {
+    pub(super) tree: Tree,
     made: usize,
 }
 
 impl Scene {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let tree = Tree::start();
         let content = json!({"m.intent": "m.room", "m.type": "m.video"});
         tree.event_of(CALL_EVENT, ADA, Some(CONF), content).await;
         Self { tree, made: 0 }
     }
 
-    async fn say(&self, user: &str, text: &str) -> bool {
+    pub(super) async fn say(&self, user: &str, text: &str) -> bool {
         self.tree.event("m.room.message", user, json!({"msgtype": "m.text", "body": text})).await
     }
 
     /// A device of the user is in the call, in the session named.
-    async fn member(&self, user: &str, session: &str) {
+    pub(super) async fn member(&self, user: &str, session: &str) {
         let device = json!({"device_id": "D", "session_id": session, "feeds": [{"purpose": "m.usermedia"}],
             "expires_ts": self.tree.utc_ms() + 3_600_000});
         let content = json!({"m.calls": [{"m.call_id": CONF, "m.devices": [device]}]});
         self.tree.event_of(MEMBER_EVENT, user, Some(user), content).await;
     }
 
-    async fn leaves(&self, user: &str) {
+    pub(super) async fn leaves(&self, user: &str) {
         self.tree.event_of(MEMBER_EVENT, user, Some(user), json!({"m.calls": []})).await;
     }
 
     /// What we last published of ourselves.
-    fn own_devices(&self) -> Vec<Value> {
+    pub(super) fn own_devices(&self) -> Vec<Value> {
         let published = self.tree.rooms.of(MEMBER_EVENT);
         let calls = published.last().and_then(|content| content["m.calls"].as_array());
         calls.into_iter().flatten().flat_map(|call| call["m.devices"].as_array().unwrap()).cloned().collect()
     }
 
     /// The user's device calls us and sends a voice and a picture.
-    async fn connect(&mut self, user: &str, session: &str) {
+    pub(super) async fn connect(&mut self, user: &str, session: &str) {
         until("our membership", || self.own_devices().len() == 1).await;
         let ours = self.own_devices()[0]["session_id"].clone();
         let content = json!({"conf_id": CONF, "call_id": format!("{user}-{session}"), "version": "1",
@@ -72,16 +72,16 @@ impl Scene {
         self.made += 1;
     }
 
-    fn answers(&self) -> usize {
+    pub(super) fn answers(&self) -> usize {
         self.tree.rooms.of("m.call.answer").len()
     }
 
-    async fn running(&self, segments: usize) {
+    pub(super) async fn running(&self, segments: usize) {
         until("the segments", || self.tree.segments.running().len() == segments).await;
     }
 
     /// Ada asks for a recording and sends.
-    async fn recorded() -> Self {
+    pub(super) async fn recorded() -> Self {
         let mut scene = Self::start().await;
         scene.member(ADA, "s1").await;
         scene.say(ADA, "!record start").await;
@@ -90,7 +90,7 @@ impl Scene {
         scene
     }
 
-    async fn ended(&self, reason: &str) -> Value {
+    pub(super) async fn ended(&self, reason: &str) -> Value {
         until("the end", || *self.tree.shared.running().borrow() == 0).await;
         let manifest = serde_json::to_value(self.tree.manifest()).unwrap();
         assert_eq!((&manifest["state"], &manifest["end_reason"]), (&json!("complete"), &json!(reason)));

@@ -19,6 +19,8 @@ pub struct FakeRooms {
     pub refuse_state: std::sync::atomic::AtomicBool,
     /// It refuses every message.
     pub refuse_messages: std::sync::atomic::AtomicBool,
+    /// The disk refuses what is to be remembered.
+    pub refuse_records: std::sync::atomic::AtomicBool,
     /// It takes whatever is said and never answers.
     pub silent: std::sync::atomic::AtomicBool,
 }
@@ -137,8 +139,11 @@ impl Rooms for Arc<FakeRooms> {
 }
 
 impl RoomMemory for Arc<FakeRooms> {
-    fn keep(&self, room: String, record: RoomRecord) -> BoxFuture<'static, ()> {
+    fn keep(&self, room: String, record: RoomRecord) -> BoxFuture<'static, std::io::Result<()>> {
+        if self.refuse_records.load(std::sync::atomic::Ordering::Relaxed) {
+            return async { Err(std::io::Error::from(std::io::ErrorKind::StorageFull)) }.boxed();
+        }
         self.records.lock().unwrap().push((room, record));
-        async {}.boxed()
+        async { Ok(()) }.boxed()
     }
 }

@@ -43,7 +43,7 @@ impl Room {
         else {
             return;
         };
-        if session.stopping || self.shut_down || gathering.call_id != running.call_id {
+        if session.is_stopping() || self.shut_down || gathering.call_id != running.call_id {
             return;
         }
         let being_told = session.under_way.iter().map(|(_, whom)| whom.len()).sum::<usize>();
@@ -63,7 +63,7 @@ impl Room {
 
     pub(super) fn tell_late(&mut self, now: BootTime, out: &mut Vec<RoomAction>) {
         let Some(session) = &self.session else { return };
-        if !session.stopping && !self.shut_down && session.late_due.is_some_and(|due| now >= due) {
+        if !session.is_stopping() && !self.shut_down && session.late_due.is_some_and(|due| now >= due) {
             self.tell(MessageKind::LateJoiners, now, out);
         }
     }
@@ -195,7 +195,7 @@ impl Room {
         let Some(at) = session.under_way.iter().position(|(other, _)| *other == tag) else { return };
         let Some((_, whom)) = session.under_way.remove(at) else { return };
         session.failures = session.failures.saturating_add(1);
-        if session.stopping {
+        if session.is_stopping() {
             return;
         }
         let nobody_knows = running.consent.is_empty() && session.failures > MOST_FAILURES;

@@ -26,7 +26,8 @@ pub(super) struct Gathering {
 /// The session that runs, as far as it need not outlive the process.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
-    pub(super) stopping: bool,
+    /// Why it is to end, once it is, and whom the manifest may name for it.
+    pub(super) ending: Option<(EndReason, Option<String>)>,
     /// The process is ending; the next may go on with it.
     paused: bool,
     pub(super) stopped_by: Option<String>,
@@ -52,7 +53,7 @@ impl Session {
         let progress = Progress::default();
         let status = Status::new(status_event, Shown::of(&progress, Phase::Connecting, restored));
         Self {
-            stopping: false,
+            ending: None,
             paused: false,
             stopped_by: None,
             gathering_over: false,
@@ -68,6 +69,10 @@ impl Session {
         }
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        self.ending.is_some()
+    }
+
     /// A message that tells this user is under way.
     pub(super) fn is_being_told(&self, user: &str) -> bool {
         self.under_way.iter().any(|(_, whom)| whom.iter().any(|other| other == user))
@@ -76,7 +81,7 @@ impl Session {
     /// `alone`: nobody but us is in the call.
     pub(super) fn phase(&self, alone: bool) -> Phase {
         match self.progress.state {
-            _ if self.stopping => Phase::Stopping,
+            _ if self.is_stopping() => Phase::Stopping,
             _ if self.paused => Phase::Paused,
             RecordingState::Ending => Phase::Stopping,
             _ if alone => Phase::Alone,
@@ -112,7 +117,7 @@ impl Room {
         if std::mem::replace(&mut self.shut_down, true) {
             return;
         }
-        let Some(session) = self.session.as_mut().filter(|session| !session.stopping) else { return };
+        let Some(session) = self.session.as_mut().filter(|session| !session.is_stopping()) else { return };
         session.paused = true;
         session.untold.clear();
         out.push(RoomAction::SetName { name: None });
@@ -256,8 +261,8 @@ impl Room {
     /// Asks for the end of the session, once.
     pub(super) fn stop(&mut self, by: Option<&str>, reason: EndReason, out: &mut Vec<RoomAction>) {
         let named = by.filter(|user| !self.is_opted_out(user)).map(str::to_owned);
-        let Some(session) = self.session.as_mut().filter(|session| !session.stopping) else { return };
-        session.stopping = true;
+        let Some(session) = self.session.as_mut().filter(|session| !session.is_stopping()) else { return };
+        session.ending = Some((reason, named.clone()));
         session.stopped_by = by.map(str::to_owned);
         session.untold.clear();
         if let Some(running) = &mut self.durable.running {

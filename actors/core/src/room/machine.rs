@@ -11,6 +11,7 @@ use super::pace::{Pace, Told};
 use super::settings::Settings;
 use super::status::Status;
 use crate::call::Announcement;
+use crate::manifest::EndReason;
 use crate::time::BootTime;
 
 /// What a room's machine is at, for the page and the API.
@@ -96,12 +97,18 @@ impl Room {
 
     pub fn activity(&self) -> Activity {
         match (&self.session, &self.closed) {
-            (Some(session), _) if session.stopping => Activity::Stopping,
+            (Some(session), _) if session.is_stopping() => Activity::Stopping,
             (Some(_), _) => Activity::Recording,
             (None, Some(Closing::Removed | Closing::Upgraded { .. })) => Activity::Closed,
             (None, _) if self.durable.armed_by.is_some() || self.auto() => Activity::Armed,
             (None, _) => Activity::Idle,
         }
+    }
+
+    /// Why the session that runs is to end, if it is, and who said so: a level, as [`Durable::running`] is.
+    pub fn ending(&self) -> Option<(EndReason, Option<&str>)> {
+        let (reason, by) = self.session.as_ref()?.ending.as_ref()?;
+        Some((*reason, by.as_deref()))
     }
 
     /// A message of the room. What is no command gives nothing.

@@ -116,7 +116,7 @@ impl Room {
 
     fn start(&mut self, by: &str, now: BootTime, out: &mut Out) -> Words {
         if let Some(session) = &self.session {
-            if !session.stopping {
+            if !session.is_stopping() {
                 let words = Words::of("I am recording already").text(&self.for_how_long());
                 return match self.durable.running.as_ref().and_then(|running| running.by.as_deref()) {
                     Some(first) => words.text(", since ").user(first).text(" asked. `!record stop` ends it."),
@@ -157,7 +157,7 @@ impl Room {
         if disarmed {
             self.keep();
         }
-        let running = self.session.as_ref().map(|session| session.stopping);
+        let running = self.session.as_ref().map(|session| session.is_stopping());
         if running == Some(false) {
             self.stop(Some(by), EndReason::Stopped, out);
             self.show(now, out);
