@@ -270,7 +270,7 @@ impl CallActor {
                 call_id: shared.call_id.clone(),
                 call_kind: shared.kind,
                 resume: shared.resume.clone(),
-                started_by: shared.started_by.clone(),
+                started_by: shared.starter(),
                 first_media: shared.first_media(),
             };
             match shared.world.sessions.open(order).await {

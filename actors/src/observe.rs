@@ -121,7 +121,7 @@ pub struct CallSnapshot {
     /// For people: `connecting`, `recording`, `reconnecting`, `held`, `ending`.
     pub state: String,
     pub started_utc_micros: i64,
-    /// User id; `None` if the configuration wants every call recorded.
+    /// User id; `None` if the configuration wants every call recorded, or that user has opted out.
     pub started_by: Option<String>,
     /// Session folder, relative to the recordings directory.
     pub folder: String,

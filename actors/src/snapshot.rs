@@ -1,5 +1,7 @@
 //! From slots and manifests to what the board shows and the room is told.
 
+use std::collections::BTreeSet;
+
 use recorder_core::call::Saved;
 use recorder_core::manifest::{CallKind, Manifest};
 
@@ -14,6 +16,7 @@ impl CallShared {
     /// The call for the page.
     pub(crate) fn snapshot(&self, state: &str, room: &RoomFacts) -> CallSnapshot {
         let session = lock(&self.session).clone();
+        let opted_out = lock(&self.opted_out).clone();
         let folder = session.as_ref().map(|session| session.folder().display().to_string());
         CallSnapshot {
             key: self.key,
@@ -24,9 +27,9 @@ impl CallShared {
             encrypted: room.encrypted,
             state: state.to_owned(),
             started_utc_micros: self.started_utc_micros,
-            started_by: self.started_by.clone(),
+            started_by: self.starter(),
             folder: folder.unwrap_or_default(),
-            participants: self.each_person(participant),
+            participants: self.each_person(|key, person| participant(key, person, &opted_out)),
         }
     }
 }
@@ -40,7 +43,11 @@ pub(crate) const fn kind_name(kind: CallKind) -> &'static str {
     }
 }
 
-fn participant(key: &PeerKey, person: &Participant) -> Option<ParticipantSnapshot> {
+fn participant(
+    key: &PeerKey,
+    person: &Participant,
+    opted_out: &BTreeSet<String>,
+) -> Option<ParticipantSnapshot> {
     let place = person.place.as_ref()?;
     // Of who opted out from the start nobody learns more than that they are there.
     let said = |text: &str| (!place.hidden).then(|| text.to_owned());
@@ -55,7 +62,7 @@ fn participant(key: &PeerKey, person: &Participant) -> Option<ParticipantSnapsho
         device_id: key.device.as_deref().and_then(said),
         display_name: said(&place.name),
         present: person.present,
-        opted_out: place.hidden || person.peer().is_some_and(|peer| peer.is_opted_out()),
+        opted_out: place.hidden || opted_out.contains(&key.user),
         tracks: tracks.unwrap_or_default(),
     })
 }

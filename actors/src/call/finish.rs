@@ -1,6 +1,5 @@
 //! The end of a call: clock maps, session, the message to the room.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -74,13 +73,24 @@ async fn done(shared: &CallShared) {
     shared.link.nudge();
 }
 
+/// For the page: no name of who opted out.
 fn saved_text(shared: &CallShared, saved: Saved) -> String {
-    let first =
-        |people: &BTreeMap<_, Participant>| Some(people.values().next()?.place.as_ref()?.name.clone());
-    let name = first(&lock(&shared.people)).unwrap_or_else(|| shared.room.clone());
+    let caller = || {
+        let people = lock(&shared.people);
+        let (key, person) = people.iter().next().filter(|_| shared.kind == CallKind::OneToOne)?;
+        let place = person.place.as_ref().filter(|place| !place.hidden)?;
+        (!lock(&shared.opted_out).contains(&key.user)).then(|| format!("of {}", place.name))
+    };
+    let room = || {
+        let name = lock(&shared.room_facts).name.clone();
+        format!("in {}", if name.is_empty() { &shared.room } else { &name })
+    };
     format!(
-        "The call of {name} ended: {} streams, {:.0} s, {} bytes",
-        saved.streams, saved.duration_s, saved.bytes
+        "The call {} ended: {} streams, {:.0} s, {} bytes",
+        caller().unwrap_or_else(room),
+        saved.streams,
+        saved.duration_s,
+        saved.bytes
     )
 }
 

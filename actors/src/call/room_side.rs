@@ -99,6 +99,11 @@ impl CallShared {
         self.link.nudge();
     }
 
+    /// Who began the call, for whoever reads of it: nobody who has opted out.
+    pub(crate) fn starter(&self) -> Option<String> {
+        self.started_by.clone().filter(|user| !lock(&self.opted_out).contains(user))
+    }
+
     /// A command or a consent, for the manifest's events.
     pub(crate) fn tell_event(&self, kind: EventKind, user: Option<&str>, detail: Map<String, Value>) {
         let at = self.world.clock.now();

@@ -179,7 +179,7 @@ pub struct CallShared {
     /// The session of an earlier process that this call goes on with.
     pub(super) resume: Option<SessionId>,
     /// Users of the room who are not to be recorded.
-    pub(super) opted_out: Mutex<BTreeSet<String>>,
+    pub(crate) opted_out: Mutex<BTreeSet<String>>,
     /// Consent and commands, for the session once it is there.
     pub(super) to_tell: Mutex<VecDeque<RoomFact>>,
     /// Who was in the call when the machine was last told.

@@ -3,6 +3,7 @@
 use recorder_core::media::Codec;
 use serde_json::json;
 
+use super::group::{ALF, Scene};
 use super::support::*;
 use crate::ports::ConnectionState;
 
@@ -75,6 +76,50 @@ fn an_objection_of_somebody_else_ends_no_call_with_the_recorder() {
         assert_eq!(tree.segments.running().len(), 2);
         assert_eq!(tree.details("opted_out"), []);
         tree.hang_up().await;
+    });
+}
+
+#[test]
+fn of_who_opted_out_from_the_start_neither_manifest_nor_page_know_a_name_though_they_started_it() {
+    on_paused_time(async {
+        let mut scene = Scene::start().await;
+        scene.say(CALLER, "!optout").await;
+        scene.member(CALLER, "s1").await;
+        scene.say(CALLER, "!start").await;
+        scene.connect(CALLER, "s1").await;
+        let calls = || scene.tree.board.calls();
+        until("the participant", || calls().iter().any(|call| call.participants.len() == 1)).await;
+        let call = calls().pop().unwrap();
+        assert_eq!((&call.started_by, call.participants[0].opted_out), (&None, true));
+        scene.leaves(CALLER).await;
+        until("the leave", || !calls()[0].participants[0].present).await;
+        assert!(calls()[0].participants[0].opted_out, "also without a connection");
+        tokio::time::sleep(std::time::Duration::from_secs(50)).await;
+        let manifest = scene.ended("everyone_left").await.to_string();
+        let told: Vec<_> = scene.tree.board.happenings().iter().map(|what| what.text.clone()).collect();
+        for name in ["Ada", CALLER] {
+            assert!(!manifest.contains(name), "{manifest}");
+            assert!(!told.iter().any(|text| text.contains(name)), "{told:?}");
+        }
+        assert!(told.iter().any(|text| text.starts_with("The call in Podcast ended")), "{told:?}");
+    });
+}
+
+#[test]
+fn whoever_opts_out_is_shown_as_such_while_no_connection_of_theirs_is_there() {
+    on_paused_time(async {
+        let mut scene = Scene::recorded().await;
+        scene.member(ALF, "s1").await;
+        scene.connect(ALF, "s1").await;
+        scene.running(4).await;
+        scene.leaves(ALF).await;
+        scene.say(ALF, "!optout").await;
+        let of_alf = || {
+            let call = scene.tree.board.calls().pop().unwrap();
+            let shown = call.participants.iter().find(|one| one.user_id.as_deref() == Some(ALF)).cloned();
+            shown.unwrap()
+        };
+        until("it to be shown", || of_alf().opted_out).await;
     });
 }
 
