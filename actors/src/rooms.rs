@@ -41,6 +41,8 @@ pub(crate) enum Answer {
     Failed(MessageTag),
     /// For good.
     Refused(MessageTag),
+    /// Whether our name was taken.
+    Named(u64, bool),
 }
 
 /// A fact for the manifest of the calls that it concerns.
@@ -159,9 +161,8 @@ impl RoomPlace {
                         }
                         Some("join") => {
                             lock(&self.machine).rejoined();
-                            if let Some(name) = event.content.get("displayname").and_then(Value::as_str) {
-                                lock(&self.machine).called(name);
-                            }
+                            let name = event.content.get("displayname").and_then(Value::as_str);
+                            self.step(|machine| machine.called(name, now));
                             self.arrive(speaker.powers, event);
                         }
                         _ => {}
@@ -222,6 +223,7 @@ impl RoomPlace {
                 Answer::Said(tag, id) => machine.said(*tag, id, now),
                 Answer::Failed(tag) => machine.failed(*tag, now),
                 Answer::Refused(tag) => machine.refused(*tag, now),
+                Answer::Named(number, taken) => machine.named(*number, *taken, now),
             });
         }
         if lock(&self.unfinished).is_some() {
@@ -430,7 +432,7 @@ impl RoomPlace {
         match action {
             RoomAction::React { event, key } => self.voice.react(event, key),
             RoomAction::Say { tag, message, relation } => self.voice.say(tag, message, relation),
-            RoomAction::SetName { name } => self.voice.set_name(name),
+            RoomAction::SetName { number, name } => self.voice.set_name(number, name),
             // Levels, which the tree looks at after each step.
             RoomAction::Begin { .. }
             | RoomAction::Stop { .. }

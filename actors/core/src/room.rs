@@ -13,6 +13,7 @@ mod durable;
 mod input;
 mod lifecycle;
 mod machine;
+mod name;
 mod near;
 mod orders;
 mod pace;
@@ -27,6 +28,7 @@ pub use action::{MessageKind, MessageTag, Refusal, Relation, RoomAction};
 pub use durable::{AutoSetting, Durable, Running};
 pub use input::{Authority, Closing, Ended, GatheringView, Powers, Progress, Reaction, RecordingState, Said};
 pub use machine::{Activity, Room};
+pub use name::Renamed;
 pub use settings::Settings;
 pub use texts::{permission_notice, recording_name, room_greeting};
 

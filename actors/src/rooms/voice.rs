@@ -33,7 +33,10 @@ enum Saying {
         event: String,
         key: &'static str,
     },
-    Name(Option<String>),
+    Name {
+        number: u64,
+        name: Option<String>,
+    },
     /// Answered when all before it was said or given up.
     Flush(oneshot::Sender<()>),
 }
@@ -90,8 +93,11 @@ impl Voice {
         self.push(Saying::Reaction { event, key });
     }
 
-    pub(super) fn set_name(&self, name: Option<String>) {
-        self.push(Saying::Name(name));
+    pub(super) fn set_name(&self, number: u64, name: Option<String>) {
+        if !self.push(Saying::Name { number, name }) {
+            answer(&self.answers, Answer::Named(number, false));
+            self.link.nudge();
+        }
     }
 
     /// The process ends: everything that waits gets two seconds in all.
@@ -209,7 +215,12 @@ impl Speaker {
                 Saying::Reaction { event, key } => {
                     self.hurried(rooms.react(room, event, key.to_owned(), PATIENCE)).await.err()
                 }
-                Saying::Name(name) => self.hurried(rooms.set_room_name(room, name, PATIENCE)).await.err(),
+                Saying::Name { number, name } => {
+                    let refused = self.hurried(rooms.set_room_name(room, name, PATIENCE)).await.err();
+                    answer(&self.answers, Answer::Named(number, refused.is_none()));
+                    self.link.nudge();
+                    refused
+                }
                 Saying::Flush(done) => {
                     let _ = done.send(());
                     continue;

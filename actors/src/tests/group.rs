@@ -119,6 +119,27 @@ fn a_command_joins_the_call_tells_everybody_and_another_one_ends_it() {
 }
 
 #[test]
+fn a_name_that_the_homeserver_does_not_take_back_at_first_is_put_right_later() {
+    on_paused_time(async {
+        let scene = Scene::recorded().await;
+        let called = json!({"membership": "join", "displayname": "House Scribe"});
+        scene.tree.event_of("m.room.member", "@bot:hs", Some("@bot:hs"), called).await;
+        until("the name", || scene.tree.rooms.of("name").last() == Some(&json!("● REC House Scribe"))).await;
+        scene.tree.rooms.refuse_names.store(true, std::sync::atomic::Ordering::Relaxed);
+        scene.say(ADA, "!stop").await;
+        scene.ended("stopped").await;
+        let tries =
+            || scene.tree.rooms.of("name").iter().filter(|name| **name == json!("House Scribe")).count();
+        until("some tries", || tries() == 3).await;
+        scene.tree.rooms.refuse_names.store(false, std::sync::atomic::Ordering::Relaxed);
+        until("the last", || tries() == 4).await;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(tries(), 4, "once it was taken");
+        assert_eq!(scene.tree.rooms.records.lock().unwrap().last().unwrap().1.durable.renamed, None);
+    });
+}
+
+#[test]
 fn a_mention_is_understood_by_whatever_name_the_room_shows_us() {
     on_paused_time(async {
         let scene = Scene::start().await;

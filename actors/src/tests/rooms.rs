@@ -19,6 +19,8 @@ pub struct FakeRooms {
     pub refuse_state: std::sync::atomic::AtomicBool,
     /// It refuses every message.
     pub refuse_messages: std::sync::atomic::AtomicBool,
+    /// The homeserver takes no name of ours.
+    pub refuse_names: std::sync::atomic::AtomicBool,
     /// The disk refuses what is to be remembered.
     pub refuse_records: std::sync::atomic::AtomicBool,
     /// It takes whatever is said and never answers.
@@ -130,7 +132,9 @@ impl Rooms for Arc<FakeRooms> {
         _: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>> {
         self.push("name", &room, json!(name));
-        async { Ok(()) }.boxed()
+        let refused = self.refuse_names.load(std::sync::atomic::Ordering::Relaxed);
+        let answer = if refused { Err(SignallingError::Refused("403".into())) } else { Ok(()) };
+        async move { answer }.boxed()
     }
 
     fn powers(&self, _: String) -> BoxFuture<'static, Option<RoomPowers>> {

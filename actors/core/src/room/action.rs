@@ -118,7 +118,9 @@ pub enum RoomAction {
         reason: EndReason,
     },
     /// Our display name in this room; `None` puts the account's own back.
+    /// Answered by one [`super::Room::named`].
     SetName {
+        number: u64,
         name: Option<String>,
     },
     /// From now on nothing of this user is recorded, in any call of the room. Comes again with each objection of theirs.

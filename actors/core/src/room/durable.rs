@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::name::Renamed;
 use crate::manifest::CallKind;
 
 /// Kept per room on disk. Unknown and missing fields are no error, so that versions can follow each other.
@@ -18,6 +19,8 @@ pub struct Durable {
     pub armed_by: Option<String>,
     /// The call whose present gathering `auto` leaves alone, because its recording was ended.
     pub held_off: Option<String>,
+    /// Our name in the room may say that we record.
+    pub renamed: Option<Renamed>,
     /// Event ids of the messages that told of earlier sessions, newest last: a reaction there is an opt-out for ever.
     pub past_consent: Vec<String>,
     /// The session that runs.

@@ -10,7 +10,7 @@ use super::input::{Closing, Ended, GatheringView, Powers, Progress, RecordingSta
 use super::machine::Room;
 use super::pace::Topic;
 use super::status::{Phase, Shown, Status};
-use super::{Refusal, limits, recording_name, texts};
+use super::{Refusal, limits, texts};
 use crate::manifest::{CallKind, EndReason, EventKind};
 use crate::time::BootTime;
 
@@ -106,7 +106,7 @@ impl Room {
 
     pub(super) fn restored(&mut self, now: BootTime, out: &mut Vec<RoomAction>) {
         if self.session.as_ref().is_some_and(|session| session.restored) {
-            out.push(RoomAction::SetName { name: Some(recording_name(self.names.own())) });
+            self.keep_name(now, out);
             self.look(now, out);
             self.show(now, out);
         }
@@ -120,7 +120,7 @@ impl Room {
         let Some(session) = self.session.as_mut().filter(|session| !session.is_stopping()) else { return };
         session.paused = true;
         session.untold.clear();
-        out.push(RoomAction::SetName { name: None });
+        self.keep_name(now, out);
         self.show(now, out);
     }
 
@@ -181,6 +181,7 @@ impl Room {
 
     pub(super) fn pass(&mut self, now: BootTime, out: &mut Vec<RoomAction>) {
         self.look(now, out);
+        self.keep_name(now, out);
         self.show(now, out);
     }
 
@@ -249,11 +250,11 @@ impl Room {
             by: running.by.clone(),
             auto: running.auto,
         });
-        out.push(RoomAction::SetName { name: Some(recording_name(self.names.own())) });
         self.durable.running = Some(running);
         self.durable.held_off = None;
         self.session = Some(Session::new(None, false));
         self.keep();
+        self.keep_name(now, out);
         self.announce(now, out);
         self.show(now, out);
     }
@@ -300,7 +301,6 @@ impl Room {
         session.progress.duration_s = ended.saved.duration_s;
         session.status.want(Shown::of(&session.progress, Phase::Over(ended.reason), session.restored));
         if self.closed != Some(Closing::Removed) {
-            out.push(RoomAction::SetName { name: None });
             let saved = texts::saved(&ended, session.stopped_by.as_deref());
             self.say(MessageKind::Saved, saved, Relation::None, out);
             if self.closing_status.len() == limits::CLOSING_STATUS {
@@ -309,6 +309,7 @@ impl Room {
             self.closing_status.push_back(session.status);
         }
         self.consider_begin(now, out);
+        self.keep_name(now, out);
         self.show(now, out);
     }
 
@@ -325,6 +326,7 @@ impl Room {
                 self.keep();
                 self.closed = Some(why);
                 self.closing_status.clear();
+                self.forget_name();
                 self.view = None;
                 self.gathering_over(EndReason::Removed, out);
             }

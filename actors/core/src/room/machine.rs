@@ -7,6 +7,7 @@ use super::address::Names;
 use super::durable::Durable;
 use super::input::{Authority, Closing, Ended, GatheringView, Powers, Progress, Reaction, Said};
 use super::lifecycle::{Gathering, Session};
+use super::name::OwnName;
 use super::pace::{Pace, Told};
 use super::settings::Settings;
 use super::status::Status;
@@ -33,6 +34,7 @@ pub struct Room {
     pub(super) settings: Settings,
     pub(super) durable: Durable,
     pub(super) names: Names,
+    pub(super) own_name: OwnName,
     /// Who was in the call when it was last told; never without members.
     pub(super) view: Option<Gathering>,
     pub(super) gathering: Option<Gathering>,
@@ -60,6 +62,7 @@ impl Room {
         let mut room = Self {
             pace: Pace::new(settings.commands_per_minute),
             names: Names::new(&settings.user, &settings.name),
+            own_name: OwnName::default(),
             settings,
             durable,
             view: None,
@@ -224,9 +227,18 @@ impl Room {
         self.full = most;
     }
 
-    /// The room shows us by this name.
-    pub fn called(&mut self, name: &str) {
-        self.names.show(name);
+    /// The room shows us by this name: a level, told as often as the tree likes.
+    pub fn called(&mut self, name: Option<&str>, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.was_called(name, now, &mut out);
+        self.done(out)
+    }
+
+    /// Whether the homeserver took a name of ours.
+    pub fn named(&mut self, number: u64, taken: bool, now: BootTime) -> Vec<RoomAction> {
+        let mut out = Vec::new();
+        self.was_named(number, taken, now, &mut out);
+        self.done(out)
     }
 
     /// We came into the room at this time, which may be before we heard of it: what was said since is said to us.

@@ -3,6 +3,7 @@
 mod commands;
 mod consent;
 mod lifecycle;
+mod name;
 mod property;
 mod status;
 
@@ -184,6 +185,14 @@ pub(super) fn stopped(out: &[RoomAction]) -> Option<EndReason> {
 pub(super) fn reacted(out: &[RoomAction]) -> Option<&'static str> {
     out.iter().find_map(|action| match action {
         RoomAction::React { key, .. } => Some(*key),
+        _ => None,
+    })
+}
+
+/// What our name was last set to.
+pub(super) fn named(out: &[RoomAction]) -> Option<Option<String>> {
+    out.iter().rev().find_map(|action| match action {
+        RoomAction::SetName { name, .. } => Some(name.clone()),
         _ => None,
     })
 }

@@ -45,7 +45,7 @@ fn at_the_beginning_everybody_in_the_call_is_told_by_whom_and_how_to_object() {
         assert!(message.plain.contains(part), "{part}: {}", message.plain);
     }
     assert!(message.html.contains("https://matrix.to/#/@bob:hs"));
-    assert!(out.contains(&RoomAction::SetName { name: Some("● REC Recorder".to_owned()) }));
+    assert_eq!(named(&out), Some(Some("● REC Recorder".to_owned())));
     let consent = out.iter().any(|action| {
         matches!(action, RoomAction::ConsentEvent { kind: EventKind::Consent, detail, .. }
             if detail["what"] == "announced" && detail["told"].as_array().unwrap().len() == 2)

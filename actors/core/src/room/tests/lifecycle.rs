@@ -17,7 +17,7 @@ fn the_session_ends_when_nobody_but_us_was_in_the_call_for_a_minute() {
     assert_eq!(stopped(&scene.tick(130.0)), Some(EndReason::EveryoneLeft));
     assert!(stopped(&scene.tick(200.0)).is_none(), "asked once");
     let out = scene.ended(EndReason::EveryoneLeft, 201.0);
-    assert!(out.contains(&RoomAction::SetName { name: None }));
+    assert_eq!(named(&out), Some(None));
     assert!(text(&out, MessageKind::Saved).contains("everybody has left"));
 }
 
@@ -221,7 +221,7 @@ fn after_a_restart_the_session_goes_on_and_nobody_is_told_twice() {
     assert_eq!(scene.room.activity(), Activity::Recording);
     let out = scene.room.start_restored(at(31.0));
     let out = scene.sent(out, 31.0);
-    assert!(out.contains(&RoomAction::SetName { name: Some("● REC Recorder".to_owned()) }));
+    assert_eq!(named(&out), Some(Some("● REC Recorder".to_owned())));
     assert!(
         matches!(messages(&out, MessageKind::StatusEdit)[0].1, Relation::Edit { .. }),
         "the same message"
@@ -238,7 +238,7 @@ fn an_orderly_stop_leaves_a_paused_status_and_our_own_name_and_the_next_process_
     let mut scene = Scene::recording();
     let out = scene.room.shut_down(at(2.0));
     let out = scene.sent(out, 2.0);
-    assert!(out.contains(&RoomAction::SetName { name: None }));
+    assert_eq!(named(&out), Some(None));
     let paused = text(&out, MessageKind::StatusEdit);
     assert!(
         paused.starts_with("○ Paused") && paused.contains("If it is back while this call lasts"),
@@ -255,7 +255,7 @@ fn an_orderly_stop_leaves_a_paused_status_and_our_own_name_and_the_next_process_
     let restarted = Settings { started: at(30.0), ..settings() };
     let mut scene = Scene::with(restarted, scene.room.durable().clone());
     let out = scene.room.start_restored(at(31.0));
-    assert!(out.contains(&RoomAction::SetName { name: Some("● REC Recorder".to_owned()) }));
+    assert_eq!(named(&out), Some(Some("● REC Recorder".to_owned())));
     assert!(!text(&out, MessageKind::StatusEdit).contains("Paused"));
 }
 
@@ -267,7 +267,7 @@ fn what_was_asked_to_end_does_not_go_on_in_the_next_process() {
     assert!(out.contains(&RoomAction::Persist));
     assert!(scene.room.durable().running.as_ref().unwrap().stopping);
     let out = scene.room.shut_down(at(2.1));
-    assert!(!out.contains(&RoomAction::SetName { name: None }), "its end is at hand: {out:?}");
+    assert!(messages(&out, MessageKind::StatusEdit).is_empty(), "its end is at hand: {out:?}");
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn a_session_that_does_not_go_on_after_a_restart_is_closed_in_the_room() {
     let out = scene.room.ended(nothing, at(31.0));
     assert!(text(&out, MessageKind::Saved).contains("What was recorded before is kept"), "{out:?}");
     assert_eq!(text(&out, MessageKind::StatusEdit), "■ Recorded · the recorder was restarted");
-    assert!(out.contains(&RoomAction::SetName { name: None }));
+    assert_eq!(named(&out), Some(None));
     assert_eq!(messages(&out, MessageKind::Saved).len(), 1);
     assert_eq!(messages(&out, MessageKind::StatusEdit).len(), 1);
     assert_eq!(scene.room.activity(), Activity::Idle);
