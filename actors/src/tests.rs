@@ -14,3 +14,4 @@ mod room_faults;
 mod rooms;
 mod support;
 mod tree;
+mod warnings;

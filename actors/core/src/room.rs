@@ -18,6 +18,7 @@ mod near;
 mod orders;
 mod pace;
 mod pill;
+mod power;
 mod settings;
 mod status;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use recorder_core::call::{CallEnd, Saved};
 use recorder_core::ids::SessionId;
@@ -11,13 +12,19 @@ use recorder_core::room::{Progress, RecordingState};
 use recorder_core::time::BootTime;
 use serde_json::{Map, Value};
 
-use super::slot::{CallInput, CallShared, Ending};
-use crate::ports::DiskLevel;
+use super::people::Participant;
+use super::slot::{CallInput, CallShared, Ending, Membership};
+use crate::ports::{ConnectionState, DiskLevel};
 use crate::session::SessionHandle;
 use crate::supervise::lock;
 
 /// Facts of the room that wait for the session's folder; later ones are not in the manifest.
 const MOST_FACTS: usize = 256;
+
+/// How long somebody may be in the call without a connection before the room reads of it.
+const REACH: Duration = Duration::from_secs(20);
+/// Of so many the names are told.
+const MOST_NAMES: usize = 3;
 
 /// A fact of the room, for the session.
 pub(super) struct RoomFact {
@@ -173,10 +180,49 @@ impl CallShared {
                 progress.warnings.push("The disk is full: nothing is recorded.".to_owned());
             }
         }
+        match *lock(&self.membership) {
+            Membership::Refused if self.joined.load(Ordering::Acquire) => progress.warnings.push(
+                "The homeserver refuses to renew my place in the call: when it runs out, I drop out."
+                    .to_owned(),
+            ),
+            Membership::Unanswered if self.joined.load(Ordering::Acquire) => progress.warnings.push(
+                "The homeserver does not answer, so I could not renew my place in the call yet.".to_owned(),
+            ),
+            _ => {}
+        }
+        progress.warnings.extend(self.out_of_reach());
         if self.session_failed.load(Ordering::Acquire) {
             progress.warnings.push("The recording's folder cannot be made: nothing is recorded.".to_owned());
         }
         progress
+    }
+
+    /// Those who are said to be in the call and have had no connection for a while: they cannot be reached, or are gone
+    /// without a word.
+    fn out_of_reach(&self) -> Option<String> {
+        let now = self.world.clock.now();
+        let people = lock(&self.people);
+        let mut missing = lock(&self.missing);
+        let is_missing = |person: &Participant| {
+            let state =
+                person.leg.and_then(|leg| Some(lock(&self.legs).get(&leg)?.facts.as_ref()?.borrow().state));
+            person.present && state != Some(ConnectionState::Connected)
+        };
+        missing.retain(|key, _| people.get(key).is_some_and(is_missing));
+        for (key, _) in people.iter().filter(|(_, person)| is_missing(person)) {
+            missing.entry(key.clone()).or_insert(now);
+        }
+        let opted_out = lock(&self.opted_out);
+        let mut names: Vec<&str> = missing
+            .iter()
+            .filter(|(key, since)| now.saturating_since(**since) >= REACH && !opted_out.contains(&key.user))
+            .filter_map(|(key, _)| Some(people.get(key)?.place.as_ref()?.name.as_str()))
+            .collect();
+        let more = names.len().saturating_sub(MOST_NAMES);
+        names.truncate(MOST_NAMES);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        (!names.is_empty())
+            .then(|| format!("No connection to {}{more}: nothing of them is recorded.", names.join(", ")))
     }
 
     /// What the call left, once it is done.

@@ -185,6 +185,10 @@ pub struct CallShared {
     /// Who was in the call when the machine was last told.
     pub(super) shown: Mutex<Shown>,
     pub(super) membership: Mutex<Membership>,
+    /// It was taken once: we are in the call.
+    pub(super) joined: AtomicBool,
+    /// Who is in the call without a connection, and since when.
+    pub(super) missing: Mutex<BTreeMap<PeerKey, BootTime>>,
     /// The homeserver takes our membership back if this process dies.
     pub(super) delayed_leave: DelayedLeave,
     /// What was recorded, once the session is over.
@@ -278,6 +282,8 @@ impl CallShared {
             to_tell: Mutex::default(),
             shown: Mutex::default(),
             membership: Mutex::default(),
+            joined: AtomicBool::new(false),
+            missing: Mutex::default(),
             saved: Mutex::default(),
             ending: Mutex::default(),
             finishing: AtomicBool::new(false),
@@ -407,6 +413,7 @@ impl CallShared {
                     let sent = sent.await;
                     let ok = sent.is_ok();
                     *lock(&shared.membership) = sent.into();
+                    shared.joined.fetch_or(ok, Ordering::AcqRel);
                     if ok && let Some(leave) = lock(&shared.machine).leave_content(Now::of(&shared.world)) {
                         shared.delayed_leave.keep(leave);
                     }

@@ -72,6 +72,13 @@ impl Scene {
         self.made += 1;
     }
 
+    /// What the status message says now.
+    pub(super) fn status(&self) -> String {
+        let edits = self.tree.rooms.of("say");
+        let last = edits.iter().rfind(|said| said["edit"] == json!(true)).map(|said| said["body"].clone());
+        last.and_then(|body| body.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
     pub(super) fn answers(&self) -> usize {
         self.tree.rooms.of("m.call.answer").len()
     }

@@ -6,11 +6,11 @@ use serde_json::{Map, json};
 
 use super::action::{MessageKind, MessageTag, Relation, RoomAction};
 use super::durable::Running;
-use super::input::{Closing, Ended, GatheringView, Powers, Progress, RecordingState};
+use super::input::{Closing, Ended, GatheringView, Progress, RecordingState};
 use super::machine::Room;
 use super::pace::Topic;
 use super::status::{Phase, Shown, Status};
-use super::{Refusal, limits, texts};
+use super::{limits, texts};
 use crate::manifest::{CallKind, EndReason, EventKind};
 use crate::time::BootTime;
 
@@ -30,6 +30,8 @@ pub(super) struct Session {
     pub(super) ending: Option<(EndReason, Option<String>)>,
     /// The process is ending; the next may go on with it.
     paused: bool,
+    /// Our power does not suffice any more.
+    pub(super) power_lost: bool,
     pub(super) stopped_by: Option<String>,
     /// Its gathering is over: the next one is another.
     gathering_over: bool,
@@ -51,10 +53,11 @@ pub(super) struct Session {
 impl Session {
     fn new(status_event: Option<String>, restored: bool) -> Self {
         let progress = Progress::default();
-        let status = Status::new(status_event, Shown::of(&progress, Phase::Connecting, restored));
+        let status = Status::new(status_event, Shown::of(&progress, None, Phase::Connecting, restored));
         Self {
             ending: None,
             paused: false,
+            power_lost: false,
             stopped_by: None,
             gathering_over: false,
             restored,
@@ -229,20 +232,6 @@ impl Room {
         self.begin(running, now, out);
     }
 
-    /// Tells the room which power is missing, if one is; or whoever runs the recorder, if it is that of telling.
-    pub(super) fn lacks_power(&mut self, powers: Powers, now: BootTime, out: &mut Vec<RoomAction>) {
-        let own = self.settings.user.clone();
-        if powers.suffice() || !self.told.first(&own, Topic::Refused(Refusal::OwnPower), now) {
-            return;
-        }
-        if powers.may_speak() {
-            let notice = texts::permission_notice(&own, powers);
-            self.say(MessageKind::Notice, notice, Relation::None, out);
-        } else {
-            out.push(RoomAction::Report { text: texts::cannot_speak(&own, powers) });
-        }
-    }
-
     fn begin(&mut self, running: Running, now: BootTime, out: &mut Vec<RoomAction>) {
         out.push(RoomAction::Begin {
             call_id: running.call_id.clone(),
@@ -299,7 +288,8 @@ impl Room {
         session.progress.participants = ended.participants;
         session.progress.streams = ended.saved.streams;
         session.progress.duration_s = ended.saved.duration_s;
-        session.status.want(Shown::of(&session.progress, Phase::Over(ended.reason), session.restored));
+        let over = Shown::of(&session.progress, None, Phase::Over(ended.reason), session.restored);
+        session.status.want(over);
         if self.closed != Some(Closing::Removed) {
             let saved = texts::saved(&ended, session.stopped_by.as_deref());
             self.say(MessageKind::Saved, saved, Relation::None, out);
@@ -349,6 +339,7 @@ impl Room {
             return;
         }
         let alone = !self.is_attended();
+        let warning = self.power_warning();
         let mut next = self.next_message;
         let mut tag = |kind| {
             next += 1;
@@ -357,7 +348,7 @@ impl Room {
         let mut due = Vec::new();
         if let Some(session) = &mut self.session {
             let phase = session.phase(alone);
-            session.status.want(Shown::of(&session.progress, phase, session.restored));
+            session.status.want(Shown::of(&session.progress, warning, phase, session.restored));
             due.extend(session.status.step(&self.settings, now, &mut tag));
         }
         for status in &mut self.closing_status {

@@ -196,8 +196,9 @@ impl Room {
     /// Our power levels, whenever they may have changed.
     pub fn powers(&mut self, powers: Powers, now: BootTime) -> Vec<RoomAction> {
         let mut out = Vec::new();
-        self.powers = Some(powers);
+        self.have_powers(powers, now, &mut out);
         self.consider_begin(now, &mut out);
+        self.show(now, &mut out);
         self.done(out)
     }
 

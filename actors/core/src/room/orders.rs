@@ -205,7 +205,7 @@ impl Room {
         let words = match (&self.session, &self.durable.running) {
             (Some(session), Some(running)) => {
                 let phase = session.phase(!self.is_attended());
-                let words = Shown::of(&session.progress, phase, false).words();
+                let words = Shown::of(&session.progress, self.power_warning(), phase, false).words();
                 match &running.by {
                     Some(by) => words.line().text("Asked for by ").user(by).text("."),
                     None => words,

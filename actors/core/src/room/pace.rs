@@ -57,6 +57,8 @@ pub(super) enum Topic {
     CallRejected,
     /// As many calls as may be are being recorded.
     Full,
+    /// A recording runs for which our power does not suffice any more.
+    PowerLost,
 }
 
 impl Topic {
@@ -64,7 +66,9 @@ impl Topic {
     const fn holds(self) -> Duration {
         match self {
             Self::CallRejected => MINUTE,
-            Self::Refused(_) | Self::Undecryptable | Self::Full => Duration::from_secs(3_600),
+            Self::Refused(_) | Self::Undecryptable | Self::Full | Self::PowerLost => {
+                Duration::from_secs(3_600)
+            }
         }
     }
 }

@@ -43,15 +43,16 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    pub(super) fn of(progress: &Progress, phase: Phase, restored: bool) -> Self {
+    /// `first` is a warning that goes before those of the call.
+    pub(super) fn of(progress: &Progress, first: Option<String>, phase: Phase, restored: bool) -> Self {
         Self {
             phase,
             duration_s: progress.duration_s,
             participants: progress.participants,
             streams: progress.streams,
-            warnings: progress
-                .warnings
+            warnings: first
                 .iter()
+                .chain(&progress.warnings)
                 .take(limits::WARNINGS)
                 .map(|warning| cut_to(warning, WARNING_LENGTH))
                 .collect(),

@@ -1,6 +1,7 @@
 //! The status message.
 
 use super::*;
+use crate::manifest::EventKind;
 
 fn progress(duration_s: f64, streams: usize) -> Progress {
     Progress { state: RecordingState::Recording, duration_s, participants: 2, streams, ..Progress::default() }
@@ -90,12 +91,43 @@ fn a_message_that_failed_is_sent_again_and_an_edit_waits_for_the_one_under_way()
 }
 
 #[test]
+fn power_that_is_taken_away_while_recording_is_told_once_and_shown_until_it_is_back() {
+    let mut scene = Scene::recording();
+    let levels = |own| Powers { own, call_member: 50, message: 0 };
+    let out = scene.room.powers(levels(0), at(10.0));
+    let out = scene.sent(out, 10.0);
+    let notice = text(&out, MessageKind::Notice);
+    for part in
+        ["is 0 now", "needs 50", "org.matrix.msc3401.call.member", "within an hour", "/op @recorder:hs 50"]
+    {
+        assert!(notice.contains(part), "{part}: {notice}");
+    }
+    assert!(text(&out, MessageKind::StatusEdit).contains("⚠ My power level is 0 now"), "{out:?}");
+    assert!(out.iter().any(|action| {
+        matches!(action, RoomAction::ConsentEvent { kind: EventKind::Warning, detail, .. } if detail["what"] == "power_lost")
+    }));
+    assert!(stopped(&out).is_none());
+    assert_eq!(scene.room.powers(levels(0), at(11.0)), []);
+    let asked = scene.type_as(ADA, "!record status", Authority { powers: levels(0), ..trusted() }, 12.0);
+    assert!(reply(&asked).contains("My power level is 0 now"));
+    let out = scene.room.powers(levels(50), at(20.0));
+    assert!(!text(&out, MessageKind::StatusEdit).contains('⚠'), "{out:?}");
+    let again = scene.room.powers(levels(0), at(30.0));
+    assert!(messages(&again, MessageKind::Notice).is_empty(), "not at each turn of a quarrel");
+
+    let mut scene = Scene::recording();
+    let mute = scene.room.powers(Powers { own: 50, call_member: 50, message: 60 }, at(10.0));
+    assert!(reported(&mute)[0].contains("may no longer send messages (60 is needed"), "{mute:?}");
+    assert!(!mute.iter().any(|action| matches!(action, RoomAction::Say { .. })));
+}
+
+#[test]
 fn nothing_is_edited_where_we_may_not_speak_until_we_may_again() {
     let mut scene = Scene::recording();
     scene.room.powers(Powers { own: 50, call_member: 50, message: 60 }, at(2.0));
     assert!(status_tag(&scene.progress(progress(9.0, 3), 10.0)).is_none());
-    scene.room.powers(Powers { own: 60, call_member: 50, message: 60 }, at(11.0));
-    assert!(status_tag(&scene.tick(12.0)).is_some());
+    let out = scene.room.powers(Powers { own: 60, call_member: 50, message: 60 }, at(11.0));
+    assert!(status_tag(&out).is_some());
 }
 
 fn status_tag(out: &[RoomAction]) -> Option<MessageTag> {
