@@ -166,7 +166,7 @@ impl CallShared {
         }
         progress.state = if lock(&self.ending).is_some() {
             RecordingState::Ending
-        } else if progress.streams > 0 || progress.bytes > 0 {
+        } else if self.is_connected() || progress.streams > 0 || progress.bytes > 0 {
             RecordingState::Recording
         } else {
             RecordingState::Connecting
@@ -191,10 +191,27 @@ impl CallShared {
             _ => {}
         }
         progress.warnings.extend(self.out_of_reach());
+        if self.nobody_to_record() {
+            progress.warnings.push("Everybody in the call has opted out: nothing is recorded.".to_owned());
+        }
         if self.session_failed.load(Ordering::Acquire) {
             progress.warnings.push("The recording's folder cannot be made: nothing is recorded.".to_owned());
         }
         progress
+    }
+
+    /// We are in the call, and somebody there is or was connected to us, whether or not they want to be recorded.
+    fn is_connected(&self) -> bool {
+        let connected = lock(&self.legs).values().any(|leg| {
+            leg.facts.as_ref().is_some_and(|facts| facts.borrow().state == ConnectionState::Connected)
+        });
+        self.connected.fetch_or(connected, Ordering::AcqRel) || connected
+    }
+
+    fn nobody_to_record(&self) -> bool {
+        let (people, opted_out) = (lock(&self.people), lock(&self.opted_out));
+        let mut there = people.iter().filter(|(_, person)| person.present).peekable();
+        there.peek().is_some() && there.all(|(key, _)| opted_out.contains(&key.user))
     }
 
     /// Those who are said to be in the call and have had no connection for a while: they cannot be reached, or are gone

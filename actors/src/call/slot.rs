@@ -187,6 +187,8 @@ pub struct CallShared {
     pub(super) membership: Mutex<Membership>,
     /// It was taken once: we are in the call.
     pub(super) joined: AtomicBool,
+    /// Somebody there was connected to us.
+    pub(super) connected: AtomicBool,
     /// Who is in the call without a connection, and since when.
     pub(super) missing: Mutex<BTreeMap<PeerKey, BootTime>>,
     /// The homeserver takes our membership back if this process dies.
@@ -283,6 +285,7 @@ impl CallShared {
             shown: Mutex::default(),
             membership: Mutex::default(),
             joined: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
             missing: Mutex::default(),
             saved: Mutex::default(),
             ending: Mutex::default(),

@@ -73,3 +73,21 @@ fn who_is_in_the_call_and_cannot_be_reached_is_named_unless_they_opted_out() {
         until("no warning", || !scene.status().contains('⚠')).await;
     });
 }
+
+#[test]
+fn a_call_whose_people_all_opted_out_is_not_shown_as_being_joined_for_ever() {
+    on_paused_time(async {
+        let mut scene = Scene::start().await;
+        scene.say(ADA, "!optout").await;
+        scene.member(ADA, "s1").await;
+        scene.say(ADA, "!start").await;
+        until("our joining", || scene.tree.rooms.said("○ Joining the call")).await;
+        scene.connect(ADA, "s1").await;
+        until("that it records", || scene.status().starts_with("● Recording")).await;
+        assert!(scene.status().contains("Everybody in the call has opted out: nothing is recorded"));
+        assert!(scene.tree.segments.all.lock().unwrap().is_empty());
+        scene.say(ADA, "!optin").await;
+        scene.running(2).await;
+        until("no warning", || !scene.status().contains('⚠')).await;
+    });
+}
