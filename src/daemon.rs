@@ -11,9 +11,10 @@ use recorder_actors::ports::{Clock, LiveCall, RoomRecord};
 use recorder_actors::supervise::{Check, Link, Slot};
 use recorder_actors::supervisor::{ShutDown, SupervisorActor, SupervisorShared};
 use recorder_actors::world::{GroupSettings, Numbers, TreeSettings, World};
-use recorder_core::call::{CallDesk, DeskSettings, greeting};
+use recorder_core::call::{Announcement, CallDesk, DeskSettings, greeting};
 use recorder_core::ids::SessionId;
 use recorder_core::manifest::Utc;
+use recorder_core::room::room_greeting;
 use recorder_core::time::BootTime;
 
 use crate::adapters::clock::SystemClock;
@@ -22,7 +23,7 @@ use crate::adapters::feed;
 use crate::adapters::legacy_call::{self, MatrixSignalling};
 use crate::adapters::live_calls::LiveCallFile;
 use crate::adapters::matrix::{
-    AccountError, AccountSettings, AllowList, ErrorClass, Greeting, MatrixAccount,
+    AccountError, AccountSettings, AllowList, ErrorClass, Greeting, Greetings, MatrixAccount,
 };
 use crate::adapters::media::MediaSettings;
 use crate::adapters::recovery;
@@ -162,8 +163,7 @@ impl Running {
         for address in path.media.bound() {
             tracing::info!(%address, "media port");
         }
-        let hello = greeting(&settings.matrix.user);
-        let hello = Greeting { plain: hello.plain, html: hello.html };
+        let hello = greetings(settings);
         let connecting =
             MatrixAccount::connect(&account_settings, Arc::clone(&clock), Arc::clone(&board), hello);
         let (account, deliveries) = Box::pin(connecting).await?;
@@ -382,6 +382,21 @@ fn group_settings(settings: &Settings) -> GroupSettings {
     }
 }
 
+/// What we offer to the rooms that we join, as far as the settings let us do it.
+fn greetings(settings: &Settings) -> Greetings {
+    let (user, group) = (&settings.matrix.user, &settings.group);
+    let two = settings.calls.answer.then(|| greeting(user, group.record));
+    let more = group.record.then(|| room_greeting(user, group.start_level));
+    let said = |first: &Option<Announcement>, second: &Option<Announcement>| {
+        let said = first.as_ref().or(second.as_ref());
+        said.map_or_else(Greeting::default, |said| Greeting {
+            plain: said.plain.clone(),
+            html: said.html.clone(),
+        })
+    };
+    Greetings { two: said(&two, &more), more: said(&more, &two) }
+}
+
 fn account_settings(settings: &Settings) -> Result<AccountSettings, DaemonError> {
     let matrix = &settings.matrix;
     let patterns: Vec<_> = matrix.allow.iter().map(ToString::to_string).collect();
@@ -401,4 +416,26 @@ fn account_settings(settings: &Settings) -> Result<AccountSettings, DaemonError>
         called: settings.group.name.clone(),
         device_name: "Call recorder".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_is_offered_what_the_settings_allow_and_nothing_else() {
+        let told = |answer: bool, record: bool| {
+            let mut settings = Settings::default();
+            settings.calls.answer = answer;
+            settings.group.record = record;
+            let Greetings { two, more } = greetings(&settings);
+            [two, more].map(|greeting| {
+                (greeting.plain.contains("Call me in this room"), greeting.plain.contains("!record"))
+            })
+        };
+        assert_eq!(told(true, true), [(true, true), (false, true)]);
+        assert_eq!(told(true, false), [(true, false), (true, false)]);
+        assert_eq!(told(false, true), [(false, true), (false, true)]);
+        assert_eq!(told(false, false), [(false, false), (false, false)]);
+    }
 }

@@ -55,9 +55,17 @@ pub const DELIVERIES: usize = 1024;
 /// For how long the account's display name is asked for.
 const NAME_TIME: Duration = Duration::from_secs(3600);
 
-/// What a room is told when the recorder joins it.
+/// What rooms are told when the recorder joins them, by their kind.
+#[derive(Clone, Debug, Default)]
+pub struct Greetings {
+    /// Nobody else is there or invited but one person.
+    pub two: Greeting,
+    pub more: Greeting,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Greeting {
+    /// Empty: nothing is said.
     pub plain: String,
     /// The same as HTML; empty for none.
     pub html: String,
@@ -181,7 +189,7 @@ impl MatrixAccount {
         settings: &AccountSettings,
         clock: Arc<dyn Clock>,
         board: Arc<Board>,
-        greeting: Greeting,
+        greetings: Greetings,
     ) -> Result<(Self, mpsc::Receiver<Delivery>), AccountError> {
         if settings.allow.is_empty() {
             warn!("matrix.allow is empty, so nobody can invite or be recorded; name users or servers there");
@@ -228,7 +236,7 @@ impl MatrixAccount {
             client: client.clone(),
             board: Arc::clone(&board),
             allow: settings.allow.clone(),
-            greeting,
+            greetings,
             news,
             stop: stop.clone(),
         };

@@ -58,6 +58,28 @@ async fn greeting(room: &matrix_sdk::Room) -> Option<serde_json::Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_room_of_more_than_two_is_greeted_as_such_whether_or_not_all_have_come() {
+    let url = &synapse().await.url;
+    let mut recorder = Recorder::new(url, "polite").await;
+    let alice = recorder.ally("alice-polite").await;
+    let (carol, token, _) = register(url, "carol-polite").await;
+    let running = recorder.start().await;
+    let carol_id = UserId::parse(&carol).unwrap();
+    for has_come in [false, true] {
+        let room = alice.create_room(false, &carol).await;
+        if has_come {
+            let path = format!("_matrix/client/v3/join/{}", room.room_id());
+            call(url, "POST", &path, Some(&token), json!({})).await;
+            alice.joined(&room, carol_id.as_str()).await;
+        }
+        room.invite_user_by_id(&UserId::parse("@polite:localhost").unwrap()).await.unwrap();
+        let greeting = alice.until(async |_| greeting(&room).await).await;
+        assert_eq!(greeting["body"], "hello everybody", "{has_come}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_invite_cannot_make_the_recorder_leave_another_room() {
     let url = &synapse().await.url;
     let mut recorder = Recorder::new(url, "steadfast").await;

@@ -7,7 +7,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use matrix_call_recorder::adapters::matrix::{
-    AccountError, AccountSettings, AccountState, AllowList, Delivery, Greeting, MatrixAccount, RoomEvent,
+    AccountError, AccountSettings, AccountState, AllowList, Delivery, Greeting, Greetings, MatrixAccount,
+    RoomEvent,
 };
 use matrix_sdk::config::SyncSettings;
 use matrix_sdk::reqwest;
@@ -124,8 +125,9 @@ impl Recorder {
     }
 
     pub async fn connect(&self) -> Result<Running, AccountError> {
-        let greeting =
-            Greeting { plain: "hello, I record".to_owned(), html: "hello, I <b>record</b>".to_owned() };
+        let two = Greeting { plain: "hello, I record".to_owned(), html: "hello, I <b>record</b>".to_owned() };
+        let more = Greeting { plain: "hello everybody".to_owned(), html: String::new() };
+        let greeting = Greetings { two, more };
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let connecting = MatrixAccount::connect(&self.settings, clock, Arc::clone(&self.board), greeting);
         let (account, deliveries) = Box::pin(connecting).await?;

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use matrix_sdk::ruma::OwnedRoomId;
-use matrix_sdk::ruma::api::client::membership::leave_room;
+use matrix_sdk::ruma::api::client::membership::{get_member_events, joined_members, leave_room};
+use matrix_sdk::ruma::events::room::member::MembershipState;
 use matrix_sdk::{Client, Room};
 use recorder_actors::observe::{Board, Totals};
 use tokio::sync::Notify;
@@ -18,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::allow::AllowList;
 use super::error::{BackOff, fault_of, fault_of_http};
-use super::{Greeting, send};
+use super::{Greeting, Greetings, send};
 
 /// Waits between attempts to join or reject.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
@@ -53,7 +54,7 @@ pub(super) struct Invites {
     pub(super) client: Client,
     pub(super) board: Arc<Board>,
     pub(super) allow: AllowList,
-    pub(super) greeting: Greeting,
+    pub(super) greetings: Greetings,
     pub(super) news: Arc<News>,
     pub(super) stop: CancellationToken,
 }
@@ -124,11 +125,7 @@ impl Invites {
             Ok(joined) => {
                 Totals::count(&self.board.totals.room_invites_accepted);
                 info!(room = %id, inviter, "invite accepted");
-                let Greeting { plain, html } = &self.greeting;
-                let content = send::notice(plain, html, &[]);
-                if let Err(error) = send::send(&joined, "m.room.message", content, GREETING_TIME).await {
-                    warn!(room = %id, %error, "no greeting");
-                }
+                self.greet(&joined).await;
                 Outcome::Settled
             }
             Err(error) => {
@@ -137,6 +134,35 @@ impl Invites {
                 if fault.passes() { Outcome::TryAgain } else { self.reject(room).await }
             }
         }
+    }
+
+    async fn greet(&self, room: &Room) {
+        let greetings = &self.greetings;
+        let Greeting { plain, html } =
+            if self.is_of_two(room).await { &greetings.two } else { &greetings.more };
+        if plain.is_empty() {
+            return;
+        }
+        let content = send::notice(plain, html, &[]);
+        if let Err(error) = send::send(room, "m.room.message", content, GREETING_TIME).await {
+            warn!(room = %room.room_id(), %error, "no greeting");
+        }
+    }
+
+    /// Whether at most one other is there or invited. The homeserver is asked: no sync has told of the room yet.
+    async fn is_of_two(&self, room: &Room) -> bool {
+        let id = room.room_id().to_owned();
+        let there = self.client.send(joined_members::v3::Request::new(id.clone())).await;
+        let Ok(there) = there.map(|answer| answer.joined.len()) else {
+            return room.is_direct().await.unwrap_or(false);
+        };
+        if there > 2 {
+            return false;
+        }
+        let mut invited = get_member_events::v3::Request::new(id);
+        invited.membership = Some(MembershipState::Invite);
+        let invited = self.client.send(invited).await.map_or(0, |answer| answer.chunk.len());
+        there + invited <= 2
     }
 
     async fn refuse(&self, room: &Room, inviter: String, logged: &mut HashSet<String>) -> Outcome {

@@ -1,6 +1,6 @@
 //! What the room is told. Plain text and HTML say the same; remote names are escaped in the HTML.
 
-use crate::words::{count, cut, duration, escape, size};
+use crate::words::{count, cut, cut_to, duration, escape, size};
 
 /// A message for the room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,22 +21,24 @@ pub struct Saved {
     pub bytes: u64,
 }
 
-/// On accepting a room invite.
-pub fn greeting(bot: &str) -> Announcement {
-    let plain = format!(
-        "Hello, I am a call recorder ({bot}). Call me in this room and I record you: each microphone, camera and \
-         screen to a file of its own. I say so when recording begins; hang up to stop. A 1:1 call with me records \
-         the caller only. Two people who want to be recorded together use a group call: \
-         `!record help` says how."
-    );
-    let html = format!(
-        "<p>Hello, I am a call recorder ({}). <b>Call me in this room and I record you</b>: each microphone, camera \
-         and screen to a file of its own. I say so when recording begins; hang up to stop.</p>\
-         <p>A 1:1 call with me records the caller only. Two people who want to be recorded together use a group \
-         call: <code>!record help</code> says how.</p>",
-        escape(bot)
-    );
-    Announcement { plain, html, mentions: Vec::new(), notice: true }
+/// On accepting an invite to a room where we are called. `group`: commands are followed and group calls recorded, too.
+pub fn greeting(bot: &str, group: bool) -> Announcement {
+    let first = format!("Hello, I am a call recorder ({}). ", cut_to(bot, 255));
+    let offer = "Call me in this room and I record you";
+    let how = ": each microphone, camera and screen to a file of its own. I say so when recording begins; hang up to stop.";
+    let whom = "A 1:1 call with me records the caller only.";
+    let (plain, html) = if group {
+        let both = "Two people who want to be recorded together use a group call: ";
+        (format!(" {both}`!record help` says how."), format!(" {both}<code>!record help</code> says how."))
+    } else {
+        (String::new(), String::new())
+    };
+    Announcement {
+        plain: format!("{first}{offer}{how} {whom}{plain}"),
+        html: format!("<p>{}<b>{offer}</b>{how}</p><p>{whom}{html}</p>", escape(&first)),
+        mentions: Vec::new(),
+        notice: true,
+    }
 }
 
 /// When the caller is connected.
@@ -103,7 +105,17 @@ mod tests {
     }
 
     #[test]
-    fn the_greeting_says_whom_a_1_to_1_call_records() {
-        assert!(greeting("@bot:hs").plain.contains("records the caller only"));
+    fn the_greeting_says_whom_a_1_to_1_call_records_and_promises_no_command_that_nobody_follows() {
+        let told = greeting("@bot:hs", true);
+        for text in [&told.plain, &told.html] {
+            assert!(text.contains("records the caller only") && text.contains("!record help"), "{text}");
+        }
+        let told = greeting("@<b>:hs", false);
+        assert!(
+            told.plain.ends_with("records the caller only.") && !told.html.contains("!record"),
+            "{}",
+            told.html
+        );
+        assert!(!told.html.contains("@<b>"), "{}", told.html);
     }
 }

@@ -61,7 +61,7 @@ impl Room {
                 let message = self.status_words().notice();
                 self.answer(said, DONE, message, out);
             }
-            Parsed::Command(_) => self.answer(said, DONE, texts::help(), out),
+            Parsed::Command(_) => self.answer(said, DONE, texts::help(authority.needed_start), out),
         }
     }
 

@@ -105,14 +105,21 @@ pub fn recording_name(name: &str) -> String {
     format!("● REC {}", cut(name))
 }
 
-/// On accepting a room invite, where group calls are recorded.
-pub fn room_greeting(bot: &str) -> Announcement {
+/// On accepting an invite to a room of more than two, where group calls are recorded.
+pub fn room_greeting(bot: &str, needed: i64) -> Announcement {
     Words::of("Hello, I am a call recorder (")
-        .user(bot)
-        .text("). `!record start` records the call of this room: each microphone, camera and screen to a file of its \
-               own. I say so when recording begins. `!record optout` keeps you out of it, `!record help` lists what \
-               else I understand.")
+        .remote(bot, limits::ID_BYTES)
+        .text("). `!record start` records the call of this room: each microphone, camera and screen to a file of its own. ")
+        .text(&who_may(needed))
+        .text(" I say so when recording begins. `!record optout` keeps you out of it, `!record help` lists what else I understand.")
         .notice()
+}
+
+fn who_may(needed: i64) -> String {
+    format!(
+        "Those may record who are on this recorder's list (`matrix.allow`) and have power level {needed} or more in this \
+         room."
+    )
 }
 
 /// As many calls as may be are being recorded.
@@ -197,14 +204,17 @@ pub(super) const fn why(reason: EndReason) -> &'static str {
     }
 }
 
-pub(super) fn help() -> Announcement {
+pub(super) fn help(needed: i64) -> Announcement {
     let (plain, html) = commands::listed();
     let first = "I record the group calls of this room. What I understand:";
-    let last = "Writing my name before the word does as well. While a recording runs, 🚫 on the message that \
-                announced it is `!record optout`.";
+    let last = format!(
+        "{} Writing my name before the word does as well. While a recording runs, 🚫 on the message that announced it is \
+         `!record optout`.",
+        who_may(needed)
+    );
     Announcement {
         plain: format!("{first}{plain}\n{}", last.replace('`', "")),
-        html: format!("<p>{first}</p>{html}<p>{}</p>", code(last)),
+        html: format!("<p>{first}</p>{html}<p>{}</p>", code(&last)),
         mentions: Vec::new(),
         notice: true,
     }
@@ -332,7 +342,7 @@ mod tests {
         let whom = [user.to_owned()];
         let ended = Ended { saved: Saved::default(), participants: 1, reason: EndReason::Stopped };
         vec![
-            room_greeting(user),
+            room_greeting(user, 50),
             permission_notice(user, Powers { own: 0, call_member: 50, message: 0 }),
             consent(&whom, &whom, Some(user), false, false),
             consent(&whom, &whom, Some(user), true, true),

@@ -9,6 +9,7 @@ fn a_command_is_acknowledged_first_and_answered_in_its_thread_as_a_notice() {
     assert_eq!(out[0], RoomAction::React { event: "$command".to_owned(), key: "✅" });
     let (message, relation) = messages(&out, MessageKind::Reply).remove(0);
     assert!(message.notice && message.mentions.is_empty() && message.html.contains("<code>"));
+    assert!(message.plain.contains("matrix.allow") && message.plain.contains("power level 50 or more"));
     let thread = |root: &str| Relation::Thread { root: root.to_owned(), reply_to: "$command".to_owned() };
     assert_eq!(relation, thread("$command"));
 
