@@ -243,7 +243,13 @@ impl Tree {
         let slot =
             Slot::new(&world, &root, "supervisor".to_owned(), ActorKind::Supervisor, account.user_id());
         start_supervisor(&slot, &shared);
-        actix::spawn(feed::feed(account.clone(), deliveries, Arc::clone(&slot), settings.matrix.clone()));
+        actix::spawn(feed::feed(
+            account.clone(),
+            deliveries,
+            Arc::clone(&slot),
+            settings.matrix.clone(),
+            Arc::clone(&path.clock),
+        ));
         if !left.is_empty() {
             actix::spawn(legacy_call::say_farewell(account.clone(), live_calls, left.to_vec()));
         }

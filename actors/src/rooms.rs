@@ -78,6 +78,7 @@ pub(crate) struct RoomPlace {
 /// Who speaks, as far as a command of theirs is concerned.
 pub(crate) struct Speaker<'a> {
     pub(crate) allowed: bool,
+    pub(crate) joined: bool,
     pub(crate) powers: Option<&'a RoomPowers>,
 }
 
@@ -409,8 +410,7 @@ impl RoomPlace {
             level: powers.of(sender),
             needed_start: self.world.settings.group.start_level,
             powers: powers.ours(),
-            // Who is not in a room cannot send into it.
-            joined: true,
+            joined: speaker.joined,
         })
     }
 

@@ -48,6 +48,8 @@ pub struct Delivery {
     pub state_key: Option<String>,
     /// The sender is on the allow-list.
     pub allowed: bool,
+    /// The sender is not known to have left the room, or to have been banned.
+    pub joined: bool,
     /// When its homeserver took it, UTC milliseconds.
     pub origin_ts_ms: i64,
     /// The room's power levels, with what may be a command and with every change of them.
@@ -202,7 +204,7 @@ impl SupervisorActor {
     }
 
     fn event(&self, delivery: Delivery) {
-        let Delivery { event, state_key, allowed, origin_ts_ms, powers } = delivery;
+        let Delivery { event, state_key, allowed, joined, origin_ts_ms, powers } = delivery;
         let board = &self.shared.world.board;
         if is_call_event(&event.event_type) {
             match CallSignal::parse(&event) {
@@ -230,7 +232,7 @@ impl SupervisorActor {
             _ => {}
         }
         if self.shared.world.settings.group.enabled {
-            let speaker = Speaker { allowed, powers: powers.as_ref() };
+            let speaker = Speaker { allowed, joined, powers: powers.as_ref() };
             if let Some(room) = self.room_or_new(&event.room) {
                 room.full(self.full());
                 room.event(&event, state_key.as_deref(), &speaker, origin_ts_ms);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::MailboxError;
+use recorder_actors::ports::Clock;
 use recorder_actors::supervise::Slot;
 use recorder_actors::supervisor::{self, Deliver, DeviceDelivery, SupervisorActor};
 use recorder_core::call;
@@ -11,6 +12,9 @@ use tokio::sync::mpsc;
 
 use super::matrix::{Delivery, MatrixAccount, RoomEvent};
 use crate::settings::Matrix as MatrixSettings;
+
+/// What is older when it comes waited for its key or in a gap.
+const LATE: Duration = Duration::from_secs(10);
 
 /// Events handed to the tree in one message.
 const MOST_AT_ONCE: usize = 256;
@@ -22,13 +26,14 @@ pub async fn feed(
     mut deliveries: mpsc::Receiver<Delivery>,
     supervisor: Arc<Slot<SupervisorActor>>,
     settings: MatrixSettings,
+    clock: Arc<dyn Clock>,
 ) {
     let mut message = Deliver::default();
     while let Some(delivery) = deliveries.recv().await {
         let mut batch_over = None;
         match delivery {
             Delivery::Event(event) | Delivery::Missed(event) => {
-                message.events.push(to_tree(&account, *event, &settings).await);
+                message.events.push(to_tree(&account, *event, &settings, &*clock).await);
             }
             Delivery::ToDevice { sender, event_type, content, received_at, .. } => {
                 message.devices.push(DeviceDelivery { sender, event_type, content, received: received_at });
@@ -54,6 +59,7 @@ async fn to_tree(
     account: &MatrixAccount,
     event: RoomEvent,
     settings: &MatrixSettings,
+    clock: &dyn Clock,
 ) -> supervisor::Delivery {
     if is_transfer(&event.event_type) {
         tracing::debug!(room = %event.room_id, sender = %event.sender, "a call transfer is ignored");
@@ -65,7 +71,12 @@ async fn to_tree(
         "m.room.member" if of_us => account.powers(&event.room_id).await,
         _ => None,
     };
+    // Who is not in a room cannot send into it; but what comes late was sent by somebody who was there.
+    let by_person = matches!(event.event_type.as_str(), "m.room.message" | "m.reaction");
+    let late = event.age(clock.now()) > LATE;
+    let left = by_person && account.has_left(&event.room_id, &event.sender, late).await;
     supervisor::Delivery {
+        joined: !left,
         allowed: settings.allows(&event.sender),
         origin_ts_ms: event.origin_server_ts,
         powers,

@@ -190,7 +190,14 @@ impl RecordingTarget {
             received: self.path.clock.now(),
             age: Duration::ZERO,
         };
-        let events = vec![Delivery { event, state_key: None, allowed: true, origin_ts_ms: 0, powers: None }];
+        let events = vec![Delivery {
+            event,
+            state_key: None,
+            allowed: true,
+            joined: true,
+            origin_ts_ms: 0,
+            powers: None,
+        }];
         let addr = self.slot.addr();
         async move {
             match addr {

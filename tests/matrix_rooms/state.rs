@@ -292,3 +292,40 @@ async fn who_was_silent_and_left_is_told_as_gone_at_the_start() {
     assert!(gone, "her membership is told before her share in the call");
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_left_or_was_banned_is_known_to_have_also_where_the_sync_did_not_say_so() {
+    let meeting = Meeting::new("absentees", false).await;
+    let id = meeting.id.clone();
+    let account = meeting.running.account.clone();
+    assert!(!account.has_left(&id, &meeting.alice_id(), true).await);
+    assert!(!account.has_left(&id, "@nobody:localhost", true).await, "nothing is known of them");
+    assert!(account.has_left("!nowhere:localhost", &meeting.alice_id(), true).await);
+
+    let carol = Person::new(&DELAYING.url, "carol-absentees").await;
+    let carol_id = carol.client.user_id().unwrap().to_owned();
+    meeting.room.invite_user_by_id(&carol_id).await.unwrap();
+    carol.client.join_room_by_id(meeting.room.room_id()).await.unwrap();
+    meeting
+        .alice
+        .until(async |_| (!account.has_left(&id, carol_id.as_str(), true).await).then_some(()))
+        .await;
+    meeting.room.ban_user(&carol_id, None).await.unwrap();
+    meeting.alice.until(async |_| account.has_left(&id, carol_id.as_str(), true).await.then_some(())).await;
+
+    // The same where the ban lies in a gap that no sync tells of.
+    drop(account);
+    let scene = meeting.end().await;
+    let dan = Person::new(&DELAYING.url, "dan-absentees").await;
+    let dan_id = dan.client.user_id().unwrap().to_owned();
+    scene.room.invite_user_by_id(&dan_id).await.unwrap();
+    dan.client.join_room_by_id(scene.room.room_id()).await.unwrap();
+    scene.room.ban_user(&dan_id, None).await.unwrap();
+    for n in 0..60 {
+        let content = json!({ "msgtype": "m.text", "body": format!("{n}") });
+        scene.alice.send(scene.room.room_id(), "m.room.message", content).await;
+    }
+    let running = scene.recorder.start().await;
+    assert!(running.account.has_left(&id, dan_id.as_str(), true).await);
+    running.stop().await;
+}

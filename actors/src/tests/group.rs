@@ -265,6 +265,19 @@ fn nothing_begins_in_a_room_where_we_may_not_speak() {
 }
 
 #[test]
+fn a_late_command_of_somebody_who_was_banned_meanwhile_is_not_obeyed() {
+    on_paused_time(async {
+        let scene = Scene::recorded().await;
+        scene.tree.gone.store(true, std::sync::atomic::Ordering::Relaxed);
+        scene.say(ADA, "!stop").await;
+        let refused = &scene.tree.board.totals.commands_refused;
+        until("the refusal", || refused.load(std::sync::atomic::Ordering::Relaxed) == 1).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(scene.tree.segments.running().len(), 2);
+    });
+}
+
+#[test]
 fn start_waits_for_somebody_to_be_there() {
     on_paused_time(async {
         let mut scene = Scene::start().await;

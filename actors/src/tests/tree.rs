@@ -1,6 +1,7 @@
 //! A tree whose world is made of fakes.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct Tree {
     pub slot: Arc<Slot<SupervisorActor>>,
     /// What the rooms say who may do.
     pub powers: Mutex<RoomPowers>,
+    /// Who speaks has left the room meanwhile.
+    pub gone: AtomicBool,
     clock: Arc<dyn Clock>,
 }
 
@@ -107,6 +110,7 @@ impl Tree {
             shared,
             slot,
             powers: Mutex::new(RoomPowers { default: 50, own: 50, call_member: 50, ..RoomPowers::default() }),
+            gone: AtomicBool::new(false),
             clock,
         };
         tree.start_supervisor();
@@ -217,6 +221,7 @@ impl Tree {
             event,
             state_key: state_key.map(str::to_owned),
             allowed: sender == CALLER,
+            joined: !self.gone.load(Ordering::Relaxed),
             origin_ts_ms: self.clock.utc_micros() / 1_000,
             powers: Some(self.powers.lock().unwrap().clone()),
         }

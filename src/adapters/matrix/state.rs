@@ -16,6 +16,8 @@ use super::send::{SendError, persist};
 use super::{MatrixAccount, content, send};
 
 const MEMBER: &str = "m.room.member";
+/// For how long a command waits for the membership of its sender.
+const MEMBER_TIME: Duration = Duration::from_secs(2);
 
 impl MatrixAccount {
     /// Sends a state event. Tried again after 429, 5xx and silence until `limit` has passed.
@@ -70,11 +72,7 @@ impl MatrixAccount {
             None => profile_name(&self.shared.client, limit).await?,
         };
         // Not from the store: it may not know yet what we sent a moment ago.
-        let request = get_state_event_for_key::v3::Request::new(
-            room.room_id().to_owned(),
-            StateEventType::RoomMember,
-            own.to_string(),
-        );
+        let request = member_request(&room, own.as_str());
         let client = &self.shared.client;
         let answer = persist(room_id, limit, || client.send(request.clone()).into_future()).await?;
         let earlier = serde_json::from_str::<Value>(answer.into_content().json().get()).ok();
@@ -88,6 +86,25 @@ impl MatrixAccount {
             None => drop(member.as_object_mut().and_then(|member| member.remove("displayname"))),
         }
         self.send_state(room_id, MEMBER, own.as_str(), &member, limit).await
+    }
+
+    /// Whether a user is known to be in the room no more. Members come as they speak, so the store may not know of somebody
+    /// who was silent and banned since; `ask`: then the homeserver is asked.
+    pub async fn has_left(&self, room_id: &str, user_id: &str, ask: bool) -> bool {
+        let Ok(room) = self.room(room_id) else { return true };
+        let left = |member: &Value| member.get("membership").is_none_or(|membership| membership != "join");
+        let stored = state_content(&room, StateEventType::RoomMember, user_id).await;
+        if stored.as_ref().is_some_and(left) || !ask || room.are_members_synced() {
+            return stored.as_ref().is_some_and(left);
+        }
+        let request = member_request(&room, user_id);
+        match tokio::time::timeout(MEMBER_TIME, self.shared.client.send(request)).await {
+            Ok(Ok(answer)) => {
+                serde_json::from_str(answer.into_content().json().get()).is_ok_and(|member| left(&member))
+            }
+            // Who sent something was there; without another word they still are.
+            Ok(Err(_)) | Err(_) => false,
+        }
     }
 
     /// Who may do what, as far as the last sync says; `None` for a room that we are not in.
@@ -114,6 +131,11 @@ pub(super) async fn profile_name(client: &Client, limit: Duration) -> Result<Opt
         Err(SendError::Refused { code }) if code == "M_NOT_FOUND" => Ok(None),
         name => name,
     }
+}
+
+fn member_request(room: &Room, user: &str) -> get_state_event_for_key::v3::Request {
+    let id = room.room_id().to_owned();
+    get_state_event_for_key::v3::Request::new(id, StateEventType::RoomMember, user.to_owned())
 }
 
 /// Content of a state event of the store.

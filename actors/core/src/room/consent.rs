@@ -166,7 +166,7 @@ impl Room {
             session.early.clear();
         }
         for sender in objected {
-            self.objected(&sender, event, out);
+            self.objected(&sender, event, true, out);
         }
         self.have_been_told(tag, whom.unwrap_or_default(), out);
     }
@@ -217,12 +217,12 @@ impl Room {
         out: &mut Vec<RoomAction>,
     ) {
         let key: String = reaction.key.chars().filter(|letter| *letter != '\u{fe0f}').collect();
-        if key != OBJECTION || !authority.joined || reaction.sender == self.settings.user {
+        if key != OBJECTION || reaction.sender == self.settings.user {
             return;
         }
         let running = self.durable.running.iter().flat_map(|running| &running.consent);
         if running.chain(&self.durable.past_consent).any(|event| *event == reaction.event) {
-            self.objected(&reaction.sender, &reaction.event, out);
+            self.objected(&reaction.sender, &reaction.event, authority.joined, out);
         } else if let Some(session) = self.session.as_mut().filter(|session| !session.under_way.is_empty()) {
             if session.early.len() == MOST_EARLY {
                 session.early.pop_front();
@@ -232,11 +232,11 @@ impl Room {
         self.show(now, out);
     }
 
-    /// 🚫 on a message that told of the recording.
-    fn objected(&mut self, user: &str, event: &str, out: &mut Vec<RoomAction>) {
+    /// 🚫 on a message that told of the recording. It holds whoever left since; only there is nobody to be answered.
+    fn objected(&mut self, user: &str, event: &str, joined: bool, out: &mut Vec<RoomAction>) {
         let already = self.is_opted_out(user);
         let message = self.opt_out(user, "reaction", out);
-        if already {
+        if already || !joined {
             return;
         }
         let relation = Relation::Thread { root: event.to_owned(), reply_to: event.to_owned() };

@@ -33,7 +33,12 @@ impl Room {
             return;
         }
         if !authority.joined {
-            return out.push(RoomAction::Count(Refusal::NotJoined));
+            // An objection holds whoever left since, for when they come back; there is nobody to be answered.
+            match parsed {
+                Parsed::Command(Command::OptOut) => drop(self.opt_out(&said.sender, "command", out)),
+                _ => out.push(RoomAction::Count(Refusal::NotJoined)),
+            }
+            return;
         }
         self.powers = Some(authority.powers);
         let in_pace = self.pace.take(&said.sender, now);

@@ -164,7 +164,14 @@ fn we_ourselves_those_not_in_the_room_and_those_of_before_our_start_are_not_obey
     assert_eq!(scene.type_as(BOT, "!start", trusted(), 1.0), []);
     let banned = Authority { joined: false, ..trusted() };
     assert_eq!(scene.type_as(EVE, "!start", banned, 1.0), [RoomAction::Count(Refusal::NotJoined)]);
-    assert_eq!(scene.type_as(EVE, "!record optout", banned, 1.0), [RoomAction::Count(Refusal::NotJoined)]);
+    assert_eq!(scene.type_as(EVE, "!record optin", banned, 1.0), [RoomAction::Count(Refusal::NotJoined)]);
+    let out = scene.type_as(EVE, "!record optout", banned, 1.0);
+    assert_eq!(
+        out[0],
+        RoomAction::OptOut { user: EVE.to_owned() },
+        "an objection holds for when they come back"
+    );
+    assert!(messages(&out, MessageKind::Reply).is_empty(), "and nobody is there to be answered");
     for command in ["!start", "!record status", "!record optin"] {
         let old = Said { age: Duration::from_secs(10), ..said(ADA, command, 5.0) };
         assert_eq!(scene.room.command(&old, &trusted(), at(5.0)), [], "{command}");

@@ -270,17 +270,26 @@ fn the_reaction_of_a_person_on_the_announcement_or_a_late_message_opts_that_pers
 }
 
 #[test]
-fn another_key_another_message_and_somebody_not_in_the_room_opt_nobody_out() {
+fn another_key_and_another_message_opt_nobody_out() {
     let mut scene = Scene::new();
     scene.here(&[ADA, BOB], 0.0);
     let announcement = announced(&scene.ada("!start", 1.0));
     assert_eq!(scene.object(BOB, "$other", 2.0), []);
     let reaction = |key: &str| Reaction { sender: BOB.into(), event: announcement.clone(), key: key.into() };
     assert_eq!(scene.room.reaction(&reaction("👍"), &guest(), at(2.0)), []);
-    let left = Authority { joined: false, ..guest() };
-    assert_eq!(scene.room.reaction(&reaction("🚫"), &left, at(2.0)), []);
     let out = scene.room.reaction(&reaction("🚫\u{fe0f}"), &guest(), at(2.0));
     assert_eq!(out[0], RoomAction::OptOut { user: BOB.to_owned() }, "a variation selector is no other key");
+}
+
+#[test]
+fn the_reaction_of_somebody_who_left_meanwhile_holds_and_is_not_answered() {
+    let mut scene = Scene::new();
+    scene.here(&[ADA, BOB], 0.0);
+    let event = announced(&scene.ada("!start", 1.0));
+    let reaction = Reaction { sender: BOB.into(), event, key: "🚫".into() };
+    let out = scene.room.reaction(&reaction, &Authority { joined: false, ..guest() }, at(2.0));
+    assert_eq!(out[0], RoomAction::OptOut { user: BOB.to_owned() });
+    assert!(messages(&out, MessageKind::Reply).is_empty());
 }
 
 #[test]
