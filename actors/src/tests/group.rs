@@ -7,13 +7,17 @@ use recorder_core::mesh::{CALL_EVENT, MEMBER_EVENT};
 use serde_json::{Value, json};
 
 use super::support::*;
-use crate::ports::ConnectionState;
+use crate::ports::{ConnectionState, RoomRecord};
 use crate::testing::{Point, arm};
 
-const CONF: &str = "conf";
+pub(super) const CONF: &str = "conf";
 /// Below the bot's id, so that both call it.
 pub(super) const ADA: &str = CALLER;
 pub(super) const ALF: &str = "@alf:hs";
+
+pub(super) fn call() -> Value {
+    json!({"m.intent": "m.room", "m.type": "m.video"})
+}
 
 /// A tree, and how many connections were made in it.
 pub(super) struct Scene {
@@ -24,9 +28,13 @@ pub(super) struct Scene {
 impl Scene {
     pub(super) async fn start() -> Self {
         let tree = Tree::start();
-        let content = json!({"m.intent": "m.room", "m.type": "m.video"});
-        tree.event_of(CALL_EVENT, ADA, Some(CONF), content).await;
+        tree.event_of(CALL_EVENT, ADA, Some(CONF), call()).await;
         Self { tree, made: 0 }
+    }
+
+    /// Nothing was heard yet; an earlier process left this.
+    pub(super) fn after(record: RoomRecord) -> Self {
+        Self { tree: Tree::remembering(record), made: 0 }
     }
 
     pub(super) async fn say(&self, user: &str, text: &str) -> bool {
@@ -35,10 +43,13 @@ impl Scene {
 
     /// A device of the user is in the call, in the session named.
     pub(super) async fn member(&self, user: &str, session: &str) {
+        self.tree.event_of(MEMBER_EVENT, user, Some(user), self.membership(session)).await;
+    }
+
+    pub(super) fn membership(&self, session: &str) -> Value {
         let device = json!({"device_id": "D", "session_id": session, "feeds": [{"purpose": "m.usermedia"}],
             "expires_ts": self.tree.utc_ms() + 3_600_000});
-        let content = json!({"m.calls": [{"m.call_id": CONF, "m.devices": [device]}]});
-        self.tree.event_of(MEMBER_EVENT, user, Some(user), content).await;
+        json!({"m.calls": [{"m.call_id": CONF, "m.devices": [device]}]})
     }
 
     pub(super) async fn leaves(&self, user: &str) {

@@ -3,10 +3,15 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::json;
+use recorder_core::ids::SessionId;
+use recorder_core::manifest::CallKind;
+use recorder_core::mesh::{CALL_EVENT, MEMBER_EVENT};
+use recorder_core::room::{Durable, Renamed, Running};
+use serde_json::{Value, json};
 
-use super::group::{ADA, ALF, Scene};
+use super::group::{ADA, ALF, CONF, Scene, call};
 use super::support::*;
+use crate::ports::RoomRecord;
 use crate::testing::{Point, arm_after, disarm};
 
 impl Scene {
@@ -49,6 +54,58 @@ fn a_panic_at_anything_that_is_done_for_a_room_loses_no_beginning_no_objection_a
             assert!(after > 10, "{after}");
             return;
         }
+    }
+}
+
+/// What a process left that was recording the call of the room.
+fn left(stopping: bool) -> RoomRecord {
+    let running = Running {
+        call_id: CONF.to_owned(),
+        kind: CallKind::Mesh,
+        by: Some(ADA.to_owned()),
+        auto: false,
+        stopping,
+        told: [ADA.to_owned()].into(),
+        consent: vec!["$announced".to_owned()],
+        status: Some("$status".to_owned()),
+    };
+    let durable = Durable { running: Some(running), renamed: Some(Renamed::default()), ..Durable::default() };
+    RoomRecord { durable, session: Some(SessionId::new("s0")), began_utc_micros: Some(1_700_000_000_000_000) }
+}
+
+#[test]
+fn a_session_that_an_earlier_process_left_goes_on_with_its_call_and_is_over_without_it_or_if_it_was_stopped()
+{
+    for (attended, stopping) in [(true, false), (false, false), (true, true)] {
+        on_paused_time(async {
+            let mut scene = Scene::after(left(stopping));
+            let own = json!({"membership": "join", "displayname": "● REC bot"});
+            // In one batch, as at the first sync.
+            let mut state =
+                vec![("m.room.member", "@bot:hs", "@bot:hs", own), (CALL_EVENT, ADA, CONF, call())];
+            if attended {
+                state.push((MEMBER_EVENT, ADA, ADA, scene.membership("s1")));
+            }
+            scene.tree.state_events(state).await;
+            let rooms = scene.tree.rooms.clone();
+            if attended && !stopping {
+                scene.connect(ADA, "s1").await;
+                scene.running(2).await;
+                assert!(
+                    rooms.of("say").iter().all(|said| said["edit"] == json!(true)),
+                    "nobody is told twice"
+                );
+                assert!(rooms.of("name").is_empty(), "it is as it should be");
+                scene.say(ADA, "!stop").await;
+                scene.ended("stopped").await;
+                until("the name", || rooms.of("name") == [Value::Null]).await;
+            } else {
+                until("its end", || rooms.said("The recording has ended: the recorder was restarted")).await;
+                assert_eq!(*scene.tree.sessions.abandoned.lock().unwrap(), [SessionId::new("s0")]);
+                until("the name", || rooms.of("name") == [Value::Null]).await;
+                assert_eq!(*scene.tree.shared.running().borrow(), 0);
+            }
+        });
     }
 }
 

@@ -174,6 +174,15 @@ impl Tree {
         self.slot.addr().expect("a supervisor").send(message).await.expect("it lives");
     }
 
+    /// State events (type, sender, key, content) in one batch.
+    pub async fn state_events(&self, states: Vec<(&str, &str, &str, Value)>) {
+        let deliveries = states
+            .into_iter()
+            .map(|(event_type, sender, key, content)| self.delivery(event_type, sender, Some(key), content));
+        let message = Deliver { events: deliveries.collect(), batch_over: true, ..Deliver::default() };
+        self.slot.addr().expect("a supervisor").send(message).await.expect("it lives");
+    }
+
     /// A call event from a device to ours.
     pub async fn to_device(&self, event_type: &str, sender: &str, content: Value) {
         let device = DeviceDelivery {

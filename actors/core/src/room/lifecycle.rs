@@ -36,6 +36,8 @@ pub(super) struct Session {
     /// Its gathering is over: the next one is another.
     gathering_over: bool,
     restored: bool,
+    /// Of an earlier process, and it is not known yet whether it goes on.
+    pub(super) unsettled: bool,
     pub(super) progress: Progress,
     pub(super) status: Status,
     /// Who has still to be told, and when.
@@ -61,6 +63,7 @@ impl Session {
             stopped_by: None,
             gathering_over: false,
             restored,
+            unsettled: restored,
             progress,
             status,
             untold: BTreeSet::new(),
@@ -108,7 +111,8 @@ impl Room {
     }
 
     pub(super) fn restored(&mut self, now: BootTime, out: &mut Vec<RoomAction>) {
-        if self.session.as_ref().is_some_and(|session| session.restored) {
+        if let Some(session) = self.session.as_mut().filter(|session| session.unsettled) {
+            session.unsettled = false;
             self.keep_name(now, out);
             self.look(now, out);
             self.show(now, out);
@@ -335,7 +339,8 @@ impl Room {
 
     /// Brings the status messages up to date, as far as the time allows.
     pub(super) fn show(&mut self, now: BootTime, out: &mut Vec<RoomAction>) {
-        if self.powers.is_some_and(|powers| !powers.may_speak()) {
+        let mute = self.powers.is_some_and(|powers| !powers.may_speak());
+        if mute || self.session.as_ref().is_some_and(|session| session.unsettled) {
             return;
         }
         let alone = !self.is_attended();

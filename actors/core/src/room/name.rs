@@ -99,7 +99,8 @@ impl Room {
 
     /// Has our name set if it is not as it is to be.
     pub(super) fn keep_name(&mut self, now: BootTime, out: &mut Vec<RoomAction>) {
-        if self.closed == Some(Closing::Removed) {
+        let unsettled = self.session.as_ref().is_some_and(|session| session.unsettled);
+        if unsettled || self.closed == Some(Closing::Removed) {
             return;
         }
         let shown = &self.own_name.shown;

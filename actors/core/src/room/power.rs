@@ -4,6 +4,7 @@ use serde_json::{Map, json};
 
 use super::action::{MessageKind, Relation, RoomAction};
 use super::input::Powers;
+use super::lifecycle::Session;
 use super::machine::Room;
 use super::pace::Topic;
 use super::{Refusal, texts};
@@ -15,7 +16,8 @@ impl Room {
     /// the room hears what will become of it.
     pub(super) fn have_powers(&mut self, powers: Powers, now: BootTime, out: &mut Vec<RoomAction>) {
         self.powers = Some(powers);
-        let Some(session) = self.session.as_mut().filter(|session| !session.is_stopping()) else { return };
+        let goes_on = |session: &&mut Session| !session.is_stopping() && !session.unsettled;
+        let Some(session) = self.session.as_mut().filter(goes_on) else { return };
         let lost = !powers.suffice();
         if std::mem::replace(&mut session.power_lost, lost) == lost {
             return;

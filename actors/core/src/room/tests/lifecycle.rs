@@ -271,6 +271,23 @@ fn what_was_asked_to_end_does_not_go_on_in_the_next_process() {
 }
 
 #[test]
+fn of_an_earlier_processs_session_nothing_is_said_before_it_is_known_whether_it_goes_on() {
+    let scene = Scene::recording();
+    let mut scene = Scene::with(Settings { started: at(30.0), ..settings() }, scene.room.durable().clone());
+    assert_eq!(
+        scene.room.called(Some("Recorder"), at(30.1)),
+        [RoomAction::Persist],
+        "which name was ours before"
+    );
+    assert_eq!(scene.room.powers(Powers { own: 0, call_member: 50, message: 0 }, at(30.2)), []);
+    let out = scene.room.start_restored(at(31.0));
+    assert_eq!(named(&out), Some(Some("● REC Recorder".to_owned())));
+    assert_eq!(messages(&out, MessageKind::StatusEdit).len(), 1);
+    let out = scene.room.powers(Powers { own: 0, call_member: 50, message: 0 }, at(32.0));
+    assert_eq!(messages(&out, MessageKind::Notice).len(), 1);
+}
+
+#[test]
 fn a_session_that_does_not_go_on_after_a_restart_is_closed_in_the_room() {
     let scene = Scene::recording();
     let mut scene = Scene::with(Settings { started: at(30.0), ..settings() }, scene.room.durable().clone());
