@@ -1,5 +1,6 @@
 //! What is said in a room about its recording: one after the other, by a task of the room's own, so that an edit never
-//! overtakes what it edits. What is to be remembered goes to the disk by another task, whatever the homeserver does.
+//! overtakes what it edits. Reactions wait for nothing of that: they tell somebody that a command was heard. What is to be
+//! remembered goes to the disk by another task, whatever the homeserver does.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -17,7 +18,8 @@ use crate::ports::{Relation, RoomRecord, SignallingError};
 use crate::supervise::{Link, lock};
 use crate::world::World;
 
-/// Things that may wait to be said in one room; later ones are dropped, counted, and their machine is told.
+/// Things that may wait to be said in one room, and as many reactions; later ones are dropped, counted, and their machine is
+/// told.
 const MOST_WAITING: usize = 128;
 /// How long one thing may be tried.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,6 +48,7 @@ pub(super) struct Voice {
     world: Arc<World>,
     link: Arc<Link>,
     queue: mpsc::Sender<Saying>,
+    reactions: mpsc::Sender<Saying>,
     memory: watch::Sender<RoomRecord>,
     /// What of that is on the disk.
     saved: watch::Receiver<RoomRecord>,
@@ -61,6 +64,7 @@ impl Voice {
         answers: &Arc<Mutex<VecDeque<Answer>>>,
     ) -> Self {
         let (queue, waiting) = mpsc::channel(MOST_WAITING);
+        let (reactions, waiting_reactions) = mpsc::channel(MOST_WAITING);
         let given_up = CancellationToken::new();
         let (memory, newest) = watch::channel(RoomRecord::default());
         let (written, saved) = watch::channel(RoomRecord::default());
@@ -71,10 +75,11 @@ impl Voice {
             answers: Arc::clone(answers),
             given_up: given_up.clone(),
         };
-        actix::spawn(speaker.speak(waiting));
+        actix::spawn(speaker.clone().speak(waiting));
+        actix::spawn(speaker.speak(waiting_reactions));
         actix::spawn(remember(Arc::clone(world), room.to_owned(), newest, written));
         let (world, link, answers) = (Arc::clone(world), Arc::clone(link), Arc::clone(answers));
-        Self { world, link, queue, memory, saved, answers, given_up }
+        Self { world, link, queue, reactions, memory, saved, answers, given_up }
     }
 
     pub(super) fn say(&self, tag: MessageTag, message: Announcement, relation: room::Relation) {
@@ -83,18 +88,18 @@ impl Voice {
             room::Relation::Thread { root, reply_to } => Relation::Thread { root, reply_to },
             room::Relation::Edit { event } => Relation::Edit { event },
         };
-        if !self.push(Saying::Message(tag, message, relation)) {
+        if !self.push(&self.queue, Saying::Message(tag, message, relation)) {
             answer(&self.answers, Answer::Failed(tag));
             self.link.nudge();
         }
     }
 
     pub(super) fn react(&self, event: String, key: &'static str) {
-        self.push(Saying::Reaction { event, key });
+        self.push(&self.reactions, Saying::Reaction { event, key });
     }
 
     pub(super) fn set_name(&self, number: u64, name: Option<String>) {
-        if !self.push(Saying::Name { number, name }) {
+        if !self.push(&self.queue, Saying::Name { number, name }) {
             answer(&self.answers, Answer::Named(number, false));
             self.link.nudge();
         }
@@ -111,11 +116,14 @@ impl Voice {
 
     /// Resolves when all that was put in before is said or given up, and what is to be remembered is on the disk.
     pub(super) fn flushed(&self) -> impl Future<Output = ()> + 'static {
-        let (queue, (done, said)) = (self.queue.clone(), oneshot::channel());
+        let queues = [self.queue.clone(), self.reactions.clone()];
         let (newest, mut saved) = (self.memory.borrow().clone(), self.saved.clone());
         async move {
-            if queue.send(Saying::Flush(done)).await.is_ok() {
-                let _ = said.await;
+            for queue in queues {
+                let (done, said) = oneshot::channel();
+                if queue.send(Saying::Flush(done)).await.is_ok() {
+                    let _ = said.await;
+                }
             }
             let _ = saved.wait_for(|saved| *saved == newest).await;
         }
@@ -126,8 +134,8 @@ impl Voice {
         self.memory.send_replace(record);
     }
 
-    fn push(&self, saying: Saying) -> bool {
-        let taken = self.queue.try_send(saying).is_ok();
+    fn push(&self, queue: &mpsc::Sender<Saying>, saying: Saying) -> bool {
+        let taken = queue.try_send(saying).is_ok();
         if !taken {
             tracing::warn!("too much waits to be said in a room, one thing is dropped");
             Totals::count(&self.world.board.totals.signals_ignored);
@@ -174,6 +182,7 @@ async fn remember(
     }
 }
 
+#[derive(Clone)]
 struct Speaker {
     world: Arc<World>,
     link: Arc<Link>,

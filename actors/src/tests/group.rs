@@ -119,6 +119,18 @@ impl Scene {
 }
 
 #[test]
+fn a_command_is_acknowledged_whatever_else_waits_to_be_said() {
+    on_paused_time(async {
+        let scene = Scene::start().await;
+        scene.member(ADA, "s1").await;
+        scene.tree.rooms.silent.store(true, std::sync::atomic::Ordering::Relaxed);
+        scene.say(ADA, "!record help").await;
+        scene.say(ADA, "!record start").await;
+        until("both reactions", || scene.tree.rooms.of("react") == [json!("✅"), json!("✅")]).await;
+    });
+}
+
+#[test]
 fn a_command_joins_the_call_tells_everybody_and_another_one_ends_it() {
     on_paused_time(async {
         let scene = Scene::recorded().await;
