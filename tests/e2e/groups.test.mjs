@@ -134,13 +134,14 @@ describe('group calls', () => {
     await call.join(ben, sam, uma);
     await Promise.all([ben, sam, uma].map((one) => one.do('connectedTo', world.recorderId)));
     await seconds(3);
+    await cleo.do('awaitPictureOf', world.recorderId);
     const [late] = await call.join(cleo);
     const mentioned = (content) => content['m.mentions']?.user_ids?.includes(cleo.userId);
     const tells = (content) => /this call is being recorded/.test(content.body) && mentioned(content);
     await call.answer(cleo, tells, late.at);
     await cleo.do('connectedTo', world.recorderId);
     const seen = await cleo.do('tile', world.recorderId);
-    const tileMs = Date.now() - (await cleo.do('connectedTo', world.recorderId));
+    const tileMs = await cleo.do('firstPictureOf', world.recorderId);
     assert.ok(seen.framesDecoded > 0);
 
     // One leaves and comes back, one crashes and comes back, one shares a screen twice; all at the same time.

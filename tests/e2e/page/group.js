@@ -20,7 +20,9 @@ export function groupMethods({ client, eventually, mark }) {
           mark('leg', { user, call_id: call.callId });
           call.on('state', (state) => {
             mark('leg state', { user, state });
-            if (state === 'connected') leg.connected ??= Date.now();
+            if (state !== 'connected') return;
+            leg.connected ??= Date.now();
+            if (user === awaited) noteFirstPicture(leg);
           });
           call.on('hangup', () => mark('leg hangup', { user, reason: call.hangupReason }));
         }
@@ -33,6 +35,19 @@ export function groupMethods({ client, eventually, mark }) {
   const legTo = (user) => legs.findLast((leg) => leg.user === user && leg.conf === group.groupCallId);
 
   const recorderFeed = (user) => group?.userMediaFeeds.find((feed) => feed.userId === user);
+
+  /** Whose first picture is waited for as soon as there is a connection. */
+  let awaited;
+  async function noteFirstPicture(leg) {
+    const video = await tileVideo(leg.user);
+    if (leg.pictureAt) return;
+    // One may be there already that no callback tells of.
+    await new Promise((resolve) => {
+      video.requestVideoFrameCallback?.(resolve);
+      if (video.readyState >= 2) resolve();
+    });
+    leg.pictureAt ??= Date.now();
+  }
 
   let screenOf;
   async function tileVideo(user) {
@@ -126,6 +141,16 @@ export function groupMethods({ client, eventually, mark }) {
         const leg = legTo(user);
         return leg?.since >= after && leg.call.state === 'connected' && leg.connected;
       });
+    },
+
+    /** From now on, note when the first picture of `user` is there. */
+    awaitPictureOf(user) {
+      awaited = user;
+    },
+    /** Milliseconds from the connection to `user` to its first picture. */
+    async firstPictureOf(user) {
+      const leg = await eventually(`a picture of ${user}`, () => legTo(user)?.pictureAt && legTo(user));
+      return leg.pictureAt - leg.connected;
     },
 
     /** What the page shows of `user`: frames decoded so far, size, mean brightness and the picture's own bytes. */
