@@ -42,6 +42,7 @@ pub struct StreamCounters {
     pub recovered: AtomicU64,
     pub duplicate: AtomicU64,
     pub padding: AtomicU64,
+    pub late: AtomicU64,
     pub undecryptable: AtomicU64,
     pub dropped_by_us: AtomicU64,
     pub nacks_sent: AtomicU64,
@@ -59,7 +60,8 @@ pub struct TrackRing {
     queue: ArrayQueue<RingItem>,
     /// Dropped since the last packet that found room; told with the next one that does.
     pending_drops: AtomicU32,
-    tail: [AtomicU32; 3],
+    /// What entered and was not delivered since the last packet: duplicate, padding, late, undecryptable.
+    tail: [AtomicU32; 4],
     ended: AtomicBool,
     /// `ingress` of the last packet that a segment took.
     taken: AtomicU64,
@@ -108,17 +110,12 @@ impl TrackRing {
         }
         let drops = self.pending_drops.load(Ordering::Relaxed);
         packet.skipped.dropped_by_us = packet.skipped.dropped_by_us.saturating_add(drops);
-        let duplicate = self.tail[0].swap(0, Ordering::Relaxed);
-        let padding = self.tail[1].swap(0, Ordering::Relaxed);
-        let undecryptable = self.tail[2].swap(0, Ordering::Relaxed);
-        packet.skipped.add(Skipped { duplicate, padding, undecryptable, dropped_by_us: 0 });
+        packet.skipped.add(self.swap_tail());
         match self.queue.push(RingItem::Packet(packet)) {
             Ok(()) => self.pending_drops.store(0, Ordering::Relaxed),
             Err(RingItem::Packet(packet)) => {
                 // What this packet would have told goes to the next one that finds room.
-                self.tail[0].fetch_add(packet.skipped.duplicate, Ordering::Relaxed);
-                self.tail[1].fetch_add(packet.skipped.padding, Ordering::Relaxed);
-                self.tail[2].fetch_add(packet.skipped.undecryptable, Ordering::Relaxed);
+                self.add_tail(packet.skipped);
                 self.pending_drops.store(packet.skipped.dropped_by_us.saturating_add(1), Ordering::Relaxed);
                 self.counters.dropped_by_us.fetch_add(1, Ordering::Relaxed);
             }
@@ -128,11 +125,10 @@ impl TrackRing {
 
     /// Media loop only. Counts packets that entered and are not to be delivered.
     pub fn skip(&self, skipped: Skipped) {
-        self.tail[0].fetch_add(skipped.duplicate, Ordering::Relaxed);
-        self.tail[1].fetch_add(skipped.padding, Ordering::Relaxed);
-        self.tail[2].fetch_add(skipped.undecryptable, Ordering::Relaxed);
+        self.add_tail(skipped);
         self.counters.duplicate.fetch_add(skipped.duplicate.into(), Ordering::Relaxed);
         self.counters.padding.fetch_add(skipped.padding.into(), Ordering::Relaxed);
+        self.counters.late.fetch_add(skipped.late.into(), Ordering::Relaxed);
         self.counters.undecryptable.fetch_add(skipped.undecryptable.into(), Ordering::Relaxed);
     }
 
@@ -240,11 +236,19 @@ impl TrackRing {
 
     /// Reader only, after the ring has ended and is empty: what entered after the last packet delivered.
     pub fn take_tail(&self) -> Skipped {
-        Skipped {
-            duplicate: self.tail[0].swap(0, Ordering::Relaxed),
-            padding: self.tail[1].swap(0, Ordering::Relaxed),
-            undecryptable: self.tail[2].swap(0, Ordering::Relaxed),
-            dropped_by_us: self.pending_drops.swap(0, Ordering::Relaxed),
+        Skipped { dropped_by_us: self.pending_drops.swap(0, Ordering::Relaxed), ..self.swap_tail() }
+    }
+
+    fn add_tail(&self, skipped: Skipped) {
+        let counts = [skipped.duplicate, skipped.padding, skipped.late, skipped.undecryptable];
+        for (tail, count) in self.tail.iter().zip(counts) {
+            tail.fetch_add(count, Ordering::Relaxed);
         }
+    }
+
+    fn swap_tail(&self) -> Skipped {
+        let [duplicate, padding, late, undecryptable] =
+            self.tail.each_ref().map(|tail| tail.swap(0, Ordering::Relaxed));
+        Skipped { duplicate, padding, late, undecryptable, dropped_by_us: 0 }
     }
 }

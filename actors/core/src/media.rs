@@ -91,6 +91,8 @@ pub struct Skipped {
     pub duplicate: u32,
     /// Probes without media.
     pub padding: u32,
+    /// Came when nobody could wait for it any more.
+    pub late: u32,
     /// Could not be authenticated or decrypted.
     pub undecryptable: u32,
     /// Lost by us: the ring was full. A defect, unless a test stalls the reader.
@@ -101,6 +103,7 @@ impl Skipped {
     pub fn total(&self) -> u64 {
         u64::from(self.duplicate)
             + u64::from(self.padding)
+            + u64::from(self.late)
             + u64::from(self.undecryptable)
             + u64::from(self.dropped_by_us)
     }
@@ -108,6 +111,7 @@ impl Skipped {
     pub fn add(&mut self, other: Self) {
         self.duplicate = self.duplicate.saturating_add(other.duplicate);
         self.padding = self.padding.saturating_add(other.padding);
+        self.late = self.late.saturating_add(other.late);
         self.undecryptable = self.undecryptable.saturating_add(other.undecryptable);
         self.dropped_by_us = self.dropped_by_us.saturating_add(other.dropped_by_us);
     }

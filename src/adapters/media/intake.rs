@@ -164,21 +164,25 @@ impl Intake {
                 // SSRC 0 carries bandwidth probes of the whole connection, not a stream's packets.
                 if authentic.is_some() { Settled::Skipped } else { Settled::Foreign }
             }
-            (None, Some((_, data))) => {
+            (None, Some((header, data))) => {
                 let main = self.main_of(rtc, head.ssrc);
-                let is_repair = main != Some(head.ssrc);
-                let fate = if is_repair && data.is_empty() { Fate::Padding } else { Fate::Duplicate };
-                self.skip(main, head, fate, bytes, arrival)
+                if main == Some(head.ssrc) {
+                    return self.skip(main, head, Fate::Duplicate, bytes, arrival);
+                }
+                match self.unwrap_repair(rtc, main, &header, data, arrival) {
+                    Ok((packet, place)) => self.hand_over(head, packet, place, bytes),
+                    Err(fate) => self.skip(main, head, fate, bytes, arrival),
+                }
             }
             (None, None) => match self.main_of(rtc, head.ssrc) {
                 None => Settled::Unknown,
                 Some(main) => {
-                    let known = self.streams.get(&main).is_some_and(|stream| {
+                    let refused = self.streams.get(&main).and_then(|stream| {
                         let seen = if main == head.ssrc { &stream.seen } else { &stream.seen_repair };
                         seen.refuses(head.sequence)
                     });
-                    if known {
-                        self.skip(Some(main), head, Fate::Duplicate, bytes, arrival)
+                    if let Some(fate) = refused {
+                        self.skip(Some(main), head, fate, bytes, arrival)
                     } else if is_agreed(rtc, head.payload_type) {
                         self.skip(Some(main), head, Fate::Undecryptable, bytes, arrival)
                     } else {
@@ -216,12 +220,8 @@ impl Intake {
                 Err(settled) => return settled,
             }
         }
-        let Some(stream) = self.streams.get_mut(&main) else { return Settled::Foreign };
-        if is_repair {
-            stream.seen_repair.insert(head.sequence);
-        }
-        stream.seen.insert(packet.header.sequence_number);
-        let recovered = is_repair || stream.was_nacked(packet.header.sequence_number);
+        let was_nacked =
+            self.streams.get(&main).is_some_and(|stream| stream.was_nacked(packet.header.sequence_number));
         let payload = match authentic {
             // The stack's copy for observers is a vector already; a repaired one begins with the original number.
             Some((_, mut data)) if data.len() >= packet.payload.len() => {
@@ -231,21 +231,52 @@ impl Intake {
             _ => packet.payload.to_vec(),
         };
         let packet = RtpPacket {
-            arrival,
-            ingress: 0,
-            skipped: Default::default(),
-            ssrc: main,
-            payload_type,
-            sequence,
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
-            recovered,
-            // The extension's two low bits count quarter turns (3GPP TS 26.114 §7.4.5), as the stack's values do.
-            rotation: packet.header.ext_vals.video_orientation.map(|turn| turn as u16 * 90),
-            payload,
+            recovered: is_repair || was_nacked,
+            ..plain_packet(&packet.header, main, payload_type, sequence, arrival, payload)
         };
-        stream.deliver(packet, if opened { Place::Current } else { place }, bytes);
-        if opened { Settled::Opened } else { Settled::Delivered }
+        match self.hand_over(head, packet, if opened { Place::Current } else { place }, bytes) {
+            Settled::Delivered if opened => Settled::Opened,
+            settled => settled,
+        }
+    }
+
+    fn hand_over(&mut self, head: Head, packet: RtpPacket, place: Place, bytes: usize) -> Settled {
+        let Some(stream) = self.streams.get_mut(&packet.ssrc) else { return Settled::Foreign };
+        if packet.ssrc != head.ssrc {
+            stream.seen_repair.insert(head.sequence);
+        }
+        stream.seen.insert(packet.sequence as u16);
+        stream.deliver(packet, place, bytes);
+        Settled::Delivered
+    }
+
+    /// What a retransmission repeats, if it is still of use. The stack authenticates it and hands it out only within its
+    /// window of 100 numbers, which at the rates of video is a fraction of what a receiver waits; the payload begins with
+    /// the original number (RFC 4588 §4).
+    fn unwrap_repair(
+        &self,
+        rtc: &Rtc,
+        main: Option<u32>,
+        header: &RtpHeader,
+        mut data: Vec<u8>,
+        arrival: BootTime,
+    ) -> Result<(RtpPacket, Place), Fate> {
+        let [first, second, ..] = data[..] else { return Err(Fate::Padding) };
+        let (main, stream) =
+            main.and_then(|main| Some((main, self.streams.get(&main)?))).ok_or(Fate::Late)?;
+        let number = u16::from_be_bytes([first, second]);
+        if let Some(fate) = stream.seen.spares(number) {
+            return Err(fate);
+        }
+        let sequence = stream.extend(number).ok_or(Fate::Late)?;
+        let payload_type = repaired(rtc, *header.payload_type).ok_or(Fate::Late)?;
+        let place = stream.place(payload_type, sequence);
+        if place == Place::New {
+            return Err(Fate::Late);
+        }
+        data.drain(..2);
+        let packet = plain_packet(header, main, payload_type, sequence, arrival, data);
+        Ok((RtpPacket { recovered: true, ..packet }, place))
     }
 
     /// Opens a ring for `ssrc`: a new stream, or a new run of a known one that changed its payload type.
@@ -406,6 +437,38 @@ impl Intake {
             self.reports.insert(report.ssrc, report);
         }
     }
+}
+
+fn plain_packet(
+    header: &RtpHeader,
+    ssrc: u32,
+    payload_type: u8,
+    sequence: u64,
+    arrival: BootTime,
+    payload: Vec<u8>,
+) -> RtpPacket {
+    RtpPacket {
+        arrival,
+        ingress: 0,
+        skipped: Default::default(),
+        ssrc,
+        payload_type,
+        sequence,
+        timestamp: header.timestamp,
+        marker: header.marker,
+        recovered: false,
+        // The extension's two low bits count quarter turns (3GPP TS 26.114 §7.4.5), as the stack's values do.
+        rotation: header.ext_vals.video_orientation.map(|turn| turn as u16 * 90),
+        payload,
+    }
+}
+
+/// The payload type that a retransmission's one repeats.
+fn repaired(rtc: &Rtc, payload_type: u8) -> Option<u8> {
+    let number = payload_type.into();
+    let params = rtc.codec_config().params().iter();
+    let mut repeats = params.filter(|params| params.resend() == Some(number) || params.pt() == number);
+    repeats.next().map(|params| *params.pt())
 }
 
 fn is_agreed(rtc: &Rtc, payload_type: u8) -> bool {

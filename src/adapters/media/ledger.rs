@@ -9,22 +9,30 @@ use std::sync::atomic::Ordering;
 use recorder_actors::ring::TrackRing;
 use recorder_core::ids::Mid;
 use recorder_core::media::{RtpPacket, Skipped};
+use recorder_core::rtp::reorder::MAX_JUMP;
 use recorder_core::time::BootTime;
 
-/// Sequence numbers remembered of each SSRC.
-const WINDOW: u16 = 512;
-/// Sequence numbers behind the highest that the stack still takes; what is older it refuses unseen.
+/// Sequence numbers remembered of each SSRC: more than any receiver waits for.
+const WINDOW: u16 = 4096;
+/// A packet that is repeated after so many others is late for every receiver, which would take it for a sender that
+/// began anew.
+const WAITED_FOR: u16 = MAX_JUMP as u16;
+/// Sequence numbers behind the highest of a main SSRC that the stack still takes; what is older it refuses unseen.
 const STACK_WINDOW: u16 = 100;
+/// The same for the SSRC of retransmissions.
+const STACK_REPAIR_WINDOW: u16 = 127;
 /// Requests for retransmission remembered of each stream.
 const NACKED: usize = 256;
 
 /// Why a datagram of a stream was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It repeats what had come, or came too late for the stack's replay window.
+    /// It repeats what had come.
     Duplicate,
     /// A probe on the retransmission SSRC, without media.
     Padding,
+    /// It came when nobody waited for it, or too late for the stack's replay window, which it cannot be decrypted behind.
+    Late,
     /// It failed authentication.
     Undecryptable,
 }
@@ -35,6 +43,7 @@ impl Fate {
         match self {
             Self::Duplicate => skipped.duplicate = 1,
             Self::Padding => skipped.padding = 1,
+            Self::Late => skipped.late = 1,
             Self::Undecryptable => skipped.undecryptable = 1,
         }
         skipped
@@ -42,13 +51,25 @@ impl Fate {
 }
 
 /// Sequence numbers of one SSRC that were authenticated lately.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Seen {
     highest: Option<u16>,
     bits: [u64; WINDOW as usize / 64],
+    /// So far behind the highest the stack looks at a packet; never more than `limit`.
+    reach: u16,
+    limit: u16,
 }
 
 impl Seen {
+    /// Of a main SSRC, of which the stack takes nothing before its first packet.
+    pub fn of_main() -> Self {
+        Self { highest: None, bits: [0; WINDOW as usize / 64], reach: 0, limit: STACK_WINDOW }
+    }
+
+    pub fn of_repair() -> Self {
+        Self { reach: STACK_REPAIR_WINDOW, limit: STACK_REPAIR_WINDOW, ..Self::of_main() }
+    }
+
     fn bit(sequence: u16) -> (usize, u64) {
         let slot = sequence % WINDOW;
         (usize::from(slot / 64), 1 << (slot % 64))
@@ -65,6 +86,7 @@ impl Seen {
                         self.bits[word] &= !mask;
                     }
                     self.highest = Some(sequence);
+                    self.reach = self.reach.saturating_add(ahead).min(self.limit);
                 } else if highest.wrapping_sub(sequence) >= WINDOW {
                     return;
                 }
@@ -74,15 +96,32 @@ impl Seen {
         self.bits[word] |= mask;
     }
 
-    /// The number was authenticated before, or lies so far back that the stack refuses it unseen.
-    pub fn refuses(&self, sequence: u16) -> bool {
-        let Some(highest) = self.highest else { return false };
-        let behind = highest.wrapping_sub(sequence);
-        if behind >= 0x8000 {
-            return false;
+    /// What the stack refuses unseen: a number that was authenticated before, or lies so far back that it does not look.
+    pub fn refuses(&self, sequence: u16) -> Option<Fate> {
+        let behind = self.behind(sequence)?;
+        if self.has(sequence, behind) {
+            return Some(Fate::Duplicate);
         }
+        (behind > self.reach).then_some(Fate::Late)
+    }
+
+    /// Why a retransmission of this number is of no use, if it is not.
+    pub fn spares(&self, sequence: u16) -> Option<Fate> {
+        match self.behind(sequence) {
+            Some(behind) if self.has(sequence, behind) => Some(Fate::Duplicate),
+            Some(behind) if behind <= WAITED_FOR => None,
+            _ => Some(Fate::Late),
+        }
+    }
+
+    /// How far behind the highest; none for what is ahead.
+    fn behind(&self, sequence: u16) -> Option<u16> {
+        Some(self.highest?.wrapping_sub(sequence)).filter(|behind| *behind < 0x8000)
+    }
+
+    fn has(&self, sequence: u16, behind: u16) -> bool {
         let (word, mask) = Self::bit(sequence);
-        behind > STACK_WINDOW || self.bits[word] & mask != 0
+        behind < WINDOW && self.bits[word] & mask != 0
     }
 }
 
@@ -155,6 +194,8 @@ pub struct Stream {
     /// Another SSRC took this m-line; the ring ends when this one has been silent since.
     pub superseded: bool,
     nacked: Nacked,
+    /// The highest sequence number delivered, extended.
+    highest: u64,
     run: Run,
     /// The run before a change of payload type, open a little longer for what comes late.
     retiring: Option<(Run, BootTime)>,
@@ -186,11 +227,12 @@ impl Stream {
         let mut stream = Self {
             mid,
             ssrc: run.ring.info.ssrc,
-            seen: Seen::default(),
-            seen_repair: Seen::default(),
+            seen: Seen::of_main(),
+            seen_repair: Seen::of_repair(),
             key_frame_asked: None,
             superseded: false,
             nacked: Nacked { numbers: [0; NACKED], next: 0, len: 0 },
+            highest: first_sequence,
             run,
             retiring: None,
         };
@@ -221,6 +263,11 @@ impl Stream {
         }
     }
 
+    /// The extended number of one that is behind the highest delivered; none if the stream had not begun then.
+    pub fn extend(&self, sequence: u16) -> Option<u64> {
+        self.highest.checked_sub(u64::from((self.highest as u16).wrapping_sub(sequence)))
+    }
+
     /// Starts a new run on `ring`; the run before stays open until `now` + [`RETIRE_AFTER`].
     pub fn replace_run(
         &mut self,
@@ -238,9 +285,10 @@ impl Stream {
 
     /// A packet for the reader; `bytes` is the datagram's size.
     pub fn deliver(&mut self, packet: RtpPacket, place: Place, bytes: usize) {
+        self.highest = self.highest.max(packet.sequence);
         match (place, &mut self.retiring) {
             (Place::Retiring, Some((run, _))) => run.push(packet, bytes),
-            (Place::TooLate, _) => self.skip(Fate::Duplicate, bytes, packet.arrival),
+            (Place::TooLate, _) => self.skip(Fate::Late, bytes, packet.arrival),
             _ => self.run.push(packet, bytes),
         }
     }

@@ -6,6 +6,7 @@ mod descriptions;
 mod dial;
 mod faults;
 mod later_offers;
+mod recovery;
 mod relay;
 mod tile;
 

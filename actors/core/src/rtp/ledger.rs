@@ -74,6 +74,7 @@ impl Ledger {
     pub fn skip(&mut self, skipped: Skipped) {
         self.duplicate += u64::from(skipped.duplicate);
         self.padding += u64::from(skipped.padding);
+        self.late += u64::from(skipped.late);
         self.undecryptable += u64::from(skipped.undecryptable);
         self.dropped_by_us += u64::from(skipped.dropped_by_us);
     }

@@ -118,21 +118,42 @@ proptest! {
         let _ = remote(&String::from_utf8_lossy(&bytes));
     }
 
-    /// Against a set that remembers everything: what came lately is refused, what did not is not.
+    /// Against a set that remembers everything: what came is told from what the stack does not look at, and from the rest.
     #[test]
-    fn the_window_remembers_what_came(start in any::<u16>(), steps in prop::collection::vec(-90i32..120, 1..400)) {
-        let mut seen = Seen::default();
+    fn the_window_remembers_what_came(start in any::<u16>(), steps in prop::collection::vec(-300i32..200, 1..400)) {
+        let mut seen = Seen::of_main();
         let mut all = HashSet::new();
+        let first = i64::from(start) + 65_536 + i64::from(steps[0]);
         let mut highest = i64::from(start) + 65_536;
         for step in steps {
             let number = highest + i64::from(step);
             let behind = highest - number;
-            prop_assert_eq!(seen.refuses(number as u16), !all.is_empty() && (behind > 100 || all.contains(&number)));
+            let came = all.contains(&number).then_some(Fate::Duplicate);
+            let unseen = !all.is_empty() && behind > 100.min(highest - first);
+            prop_assert_eq!(seen.refuses(number as u16), came.or(unseen.then_some(Fate::Late)));
+            let ahead = all.is_empty() || behind < 0;
+            prop_assert_eq!(seen.spares(number as u16), came.or(ahead.then_some(Fate::Late)));
             seen.insert(number as u16);
             all.insert(number);
             highest = if all.len() == 1 { number } else { highest.max(number) };
         }
     }
+}
+
+#[test]
+fn a_retransmission_is_of_use_as_long_as_a_receiver_may_wait_for_it() {
+    let mut seen = Seen::of_main();
+    for number in (0u16..10_000).filter(|number| number % 2 == 0) {
+        seen.insert(number.wrapping_add(60_000));
+    }
+    let highest = 9_998u16.wrapping_add(60_000);
+    for behind in 1..=3_000 {
+        let expected = (behind % 2 == 0).then_some(Fate::Duplicate);
+        assert_eq!(seen.spares(highest.wrapping_sub(behind)), expected, "{behind} behind");
+    }
+    assert_eq!(seen.spares(highest.wrapping_sub(3_001)), Some(Fate::Late));
+    assert_eq!(seen.spares(highest.wrapping_sub(20_000)), Some(Fate::Late));
+    assert_eq!(Seen::of_repair().refuses(5), None, "nothing came yet");
 }
 
 fn ring() -> std::sync::Arc<TrackRing> {
@@ -205,7 +226,7 @@ fn a_late_packet_of_the_old_payload_type_goes_to_the_old_ring_until_that_ends() 
     assert_eq!(later, Place::TooLate);
     stream.deliver(packet(96, 9), later, 100);
     assert_eq!(packets(&new).len(), 1);
-    assert_eq!(new.take_tail().duplicate, 1, "it is booked, not lost silently");
+    assert_eq!(new.take_tail(), Skipped { late: 1, ..Skipped::default() }, "it is booked, not lost silently");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid, Pt};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{RawPacket, RtpPacket, RtpWrite, SeqNo};
+use str0m::rtp::{RawPacket, RtpHeader, RtpPacket, RtpWrite, SeqNo};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 /// What one m-line sends.
@@ -36,6 +36,9 @@ pub struct Caller {
     /// Negative acknowledgements and key frame requests that came.
     pub nacked: u64,
     pub key_frames_asked: u64,
+    /// Retransmissions on an SSRC of their own: that SSRC, their number, and the number that they repeat.
+    pub sent_again: Vec<(u32, u16, u16)>,
+    last_repeat: Option<Instant>,
     /// What came in.
     pub received: Vec<RtpPacket>,
     /// Audio to send again on the same SSRC, as browsers do without RTX.
@@ -66,10 +69,17 @@ impl Caller {
             lose: Box::new(|_| false),
             nacked: 0,
             key_frames_asked: 0,
+            sent_again: Vec::new(),
+            last_repeat: None,
             received: Vec::new(),
             resend: Vec::new(),
             audio_sent: std::collections::HashMap::new(),
         }
+    }
+
+    /// Nothing was sent again for so long.
+    pub fn quiet_for(&self, time: Duration) -> bool {
+        self.last_repeat.is_none_or(|last| last.elapsed() >= time)
     }
 
     pub fn port(&self) -> u16 {
@@ -205,6 +215,9 @@ impl Caller {
                 Output::Event(Event::Connected) => self.connected = true,
                 Output::Event(Event::Closed) => self.closed = true,
                 Output::Event(Event::RawPacket(raw)) => {
+                    if let RawPacket::RtpTx(header, bytes) = &*raw {
+                        self.note_sent(header, bytes);
+                    }
                     if let RawPacket::RtcpRx(rtcp) = *raw {
                         use str0m::rtp::rtcp::Rtcp;
                         match rtcp {
@@ -226,6 +239,19 @@ impl Caller {
                 Output::Event(Event::RtpPacket(packet)) => self.received.push(packet),
                 Output::Event(_) => {}
             }
+        }
+    }
+
+    fn note_sent(&mut self, header: &RtpHeader, bytes: &[u8]) {
+        let mut api = self.rtc.direct_api();
+        let repeating = self.senders.iter().any(|sender| {
+            let stream = api.stream_tx_by_mid(sender.mid, None);
+            stream.and_then(|stream| stream.rtx()) == Some(header.ssrc)
+        });
+        if repeating && let Some([first, second, ..]) = bytes.get(header.header_len..) {
+            let repeats = u16::from_be_bytes([*first, *second]);
+            self.last_repeat = Some(Instant::now());
+            self.sent_again.push((*header.ssrc, header.sequence_number, repeats));
         }
     }
 
