@@ -16,6 +16,7 @@ pub mod net;
 pub mod offer;
 pub mod picture;
 pub mod reactor;
+pub mod renegotiation;
 pub mod shared;
 #[cfg(any(test, feature = "fault-injection"))]
 pub mod shim;

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use recorder_actors::ports::{ConnectionFacts, ConnectionState, MediaError, Tile};
-use recorder_core::ids::{ConnectionId, Mid, StreamId};
+use recorder_core::ids::{ConnectionId, StreamId};
 use recorder_core::media::{Codec, MediaKind, SenderReport};
-use str0m::change::{SdpOffer, SdpPendingOffer};
+use str0m::change::SdpPendingOffer;
 use str0m::media::KeyframeRequestKind;
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RawPacket;
@@ -16,12 +16,12 @@ use str0m::rtp::rtcp::Rtcp;
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcError};
 use tokio::sync::watch;
 
-use super::answer::{self, Written};
-use super::continuity;
+use super::answer;
 use super::facts::Facts;
-use super::intake::{Agreed, Head, Intake, Outcome, Settled};
+use super::intake::{Head, Intake, Outcome, Settled};
 use super::net::{Moment, Outbox};
-use super::offer::{Offer, stack_mid};
+use super::offer::Offer;
+use super::renegotiation;
 use super::shared::Shared;
 use super::socket::Datagram;
 use super::tile::TileSender;
@@ -48,7 +48,7 @@ pub struct Connection {
     pub(super) id: ConnectionId,
     pub(super) rtc: Rtc,
     pub(super) offer: Offer,
-    intake: Intake,
+    pub(super) intake: Intake,
     pub(super) shared: Arc<Shared>,
     pub(super) local: Vec<Candidate>,
     pub(super) accepted: Vec<Vec<(u8, Codec)>>,
@@ -103,7 +103,7 @@ impl Connection {
     ) -> Result<Made, MediaError> {
         let (mut connection, texts, facts) = Self::prepare(id, tile, local, shared, now);
         connection.place_tile(&mut offer);
-        let stack_answer = accept(&mut connection.rtc, &offer)?;
+        let stack_answer = renegotiation::accept(&mut connection.rtc, &offer)?;
         let written = answer::write(&stack_answer, &offer, &texts, connection.shared.quality)?;
         connection.adopt(offer.clone(), &written);
         connection.settle_state();
@@ -118,11 +118,7 @@ impl Connection {
         shared: Arc<Shared>,
         now: Moment,
     ) -> (Self, Vec<String>, watch::Receiver<Arc<ConnectionFacts>>) {
-        let mut rtc = Rtc::builder()
-            .set_rtp_mode(true)
-            .enable_raw_packets(true)
-            .set_stats_interval(Some(Duration::from_secs(1)))
-            .build(now.instant);
+        let mut rtc = renegotiation::stack(now.instant);
         let local: Vec<Candidate> =
             local.into_iter().filter_map(|candidate| rtc.add_local_candidate(candidate).cloned()).collect();
         let texts: Vec<String> = local.iter().map(Candidate::to_sdp_string).collect();
@@ -175,71 +171,6 @@ impl Connection {
     /// The user fragment that the remote side addresses us by now.
     pub fn local_fragment(&mut self) -> String {
         self.rtc.direct_api().local_ice_credentials().ufrag
-    }
-
-    /// Applies a later offer; `local` are the candidates to tell.
-    ///
-    /// # Errors
-    /// [`MediaError::BadOffer`]; the connection then goes on as before.
-    pub fn renegotiate(
-        &mut self,
-        mut offer: Offer,
-        now: Moment,
-        out: &mut dyn Outbox,
-    ) -> Result<String, MediaError> {
-        if self.over {
-            return Err(MediaError::Gone);
-        }
-        if self.pending.is_some() {
-            // Who placed the call is the impolite side: an offer that crosses ours is ignored.
-            return Err(MediaError::BadOffer(
-                "it crosses an offer of ours that has no answer yet".to_owned(),
-            ));
-        }
-        self.place_tile(&mut offer);
-        continuity::check(&self.offer.lines, &offer.lines)?;
-        let restarted = offer.ufrag.is_some() && offer.ufrag != self.offer.ufrag;
-        let stack_answer = accept(&mut self.rtc, &offer)?;
-        let fragment = self.local_fragment();
-        for candidate in &mut self.local {
-            candidate.set_ufrag(&fragment);
-        }
-        let texts: Vec<String> = self.local.iter().map(Candidate::to_sdp_string).collect();
-        let written = answer::write(&stack_answer, &offer, &texts, self.shared.quality)?;
-        if restarted {
-            self.facts.ice_restarts += 1;
-            self.remote_candidates = 0;
-        }
-        self.adopt(offer, &written);
-        self.facts.changed = true;
-        self.drive(now, out);
-        self.retry_held(out);
-        self.settle_state();
-        Ok(written.sdp)
-    }
-
-    pub(super) fn adopt(&mut self, offer: Offer, written: &Written) {
-        for text in self.trickle.adopt(offer.ufrag.as_deref()) {
-            self.add_candidate(&text);
-        }
-        for text in &offer.candidates {
-            self.add_candidate(text);
-        }
-        let agreed = offer.lines.iter().zip(&written.accepted).filter_map(|(line, codecs)| {
-            let mid = line.mid.as_ref()?;
-            Some(Agreed { mid: Mid::new(mid.as_str()), stack_mid: stack_mid(mid), codecs: codecs.clone() })
-        });
-        let repairs = offer.lines.iter().flat_map(|line| line.sources.iter());
-        let repairs: Vec<(u32, u32)> =
-            repairs.filter_map(|(main, repair)| Some((*main, (*repair)?))).collect();
-        self.intake.agree(agreed.collect(), repairs.into_iter());
-        self.accepted.clone_from(&written.accepted);
-        self.offer = offer;
-        // The description itself is not needed any more and may be long.
-        self.offer.sdp = String::new();
-        if let Some(tile) = &mut self.tile {
-            tile.settle(&self.offer, &self.accepted);
-        }
     }
 
     /// Takes one datagram of this connection.
@@ -497,15 +428,4 @@ impl Connection {
             self.facts.publish(&self.offer.lines, &self.accepted, &self.intake);
         }
     }
-}
-
-/// Lets the stack answer; its text.
-fn accept(rtc: &mut Rtc, offer: &Offer) -> Result<String, MediaError> {
-    let parsed = SdpOffer::from_sdp_string(&offer.sdp)
-        .map_err(|_| MediaError::BadOffer("its session description cannot be read".to_owned()))?;
-    // The stack's words may quote the description, which is not to be logged.
-    let refused =
-        |_| MediaError::BadOffer("it lacks what a secure connection needs or contradicts itself".to_owned());
-    let answer = rtc.sdp_api().accept_offer(parsed).map_err(refused)?;
-    Ok(answer.to_sdp_string())
 }

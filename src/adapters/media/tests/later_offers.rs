@@ -1,6 +1,19 @@
 //! Later offers and candidates as no well-behaved peer sends them: what can be refused is, and media goes on.
 
+use std::net::SocketAddr;
+
 use super::*;
+use crate::adapters::media::connection::Connection;
+use crate::adapters::media::net::{Outbox, moment};
+use crate::adapters::media::offer;
+use crate::adapters::media::shared::Shared;
+
+/// Sends nothing.
+struct Nowhere;
+
+impl Outbox for Nowhere {
+    fn send(&mut self, _: ConnectionId, _: SocketAddr, _: SocketAddr, _: &[u8]) {}
+}
 
 /// The parts of a description: session first, then each m-line.
 fn parts(sdp: &str) -> Vec<String> {
@@ -157,4 +170,75 @@ fn candidates_of_an_ice_session_that_is_over_are_counted_and_media_goes_on() {
     call.plane.add_candidates(CALL, vec![stale; 5]);
     assert!(call.until(LONG, |call| refused(call) == before + 5));
     media_goes_on(&mut call, 2);
+}
+
+fn data_channel(mid: &str, port: u16) -> String {
+    let head = format!("m=application {port} UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\n");
+    format!("{head}a=mid:{mid}\r\na=setup:actpass\r\na=sctp-port:5000\r\n")
+}
+
+/// Offers that restart ICE and that the stack refuses, some only after it has begun to restart.
+fn spoilt_restarts(offer: &str) -> Vec<(&'static str, String)> {
+    let without_map = offer.replacen("UDP/TLS/RTP/SAVPF ", "UDP/TLS/RTP/SAVPF 77 ", 1);
+    let two_channels = format!("{}\r\n{}{}", offer.trim_end(), data_channel("d1", 9), data_channel("d2", 9));
+    vec![
+        ("a payload type without rtpmap", without_map),
+        (
+            "two roles in one handshake",
+            offer.replacen("a=setup:actpass", "a=setup:actpass\r\na=setup:active", 1),
+        ),
+        ("two data channels", two_channels),
+    ]
+}
+
+/// `first` is in force, and all `spoilt` offers are refused before anything of the ICE session is touched.
+fn refused_untouched(first: &str, spoilt: Vec<(&'static str, String)>) {
+    let shared = Arc::new(Shared::new(settings(), vec![([127, 0, 0, 1], 4000).into()]));
+    let read = |sdp: &str| offer::read(sdp).expect("it can be read");
+    let local = shared.local_candidates();
+    let mut connection =
+        Connection::make(CALL, read(first), None, local, shared, moment()).expect("made").connection;
+    let fragment = connection.local_fragment();
+    for (what, spoilt) in spoilt {
+        let answer = connection.renegotiate(read(&spoilt), moment(), &mut Nowhere);
+        assert!(answer.is_err(), "{what}: answered");
+        assert_eq!(connection.local_fragment(), fragment, "{what}: ICE was restarted");
+    }
+    let good = with_new_fragment(first);
+    connection.renegotiate(read(&good), moment(), &mut Nowhere).expect("a good one after all the bad ones");
+    assert_ne!(connection.local_fragment(), fragment);
+}
+
+fn with_new_fragment(offer: &str) -> String {
+    offer.replace("a=ice-ufrag:", "a=ice-ufrag:new")
+}
+
+#[test]
+fn a_restart_of_ice_that_is_refused_restarts_nothing() {
+    let first = Caller::new().offer(&[MediaKind::Audio, MediaKind::Video]);
+    refused_untouched(&first, spoilt_restarts(&with_new_fragment(&first)));
+}
+
+#[test]
+fn what_the_stack_cannot_take_after_the_offer_before_is_refused_untouched() {
+    let media = Caller::new().offer(&[MediaKind::Audio]);
+    let with_channel = |port| format!("{}\r\n{}", media.trim_end(), data_channel("d1", port));
+    let without = ("a data channel that goes", with_new_fragment(&with_channel(0)));
+    refused_untouched(&with_channel(9), vec![without]);
+}
+
+#[test]
+fn media_goes_on_after_restarts_of_ice_that_were_refused() {
+    let (mut call, _) = both();
+    let restart = call.caller.restart_ice();
+    for (what, spoilt) in spoilt_restarts(&restart) {
+        let answer = block(call.plane.renegotiate(CALL, spoilt));
+        assert!(answer.is_err(), "{what}: {answer:?}");
+    }
+    assert_eq!(call.facts.borrow().ice_restarts, 0);
+    media_goes_on(&mut call, 2);
+    let answer = block(call.plane.renegotiate(CALL, restart)).expect("a good one after all the bad ones");
+    call.caller.answer(&answer.sdp);
+    media_goes_on(&mut call, 2);
+    assert_eq!(call.facts.borrow().ice_restarts, 1);
 }
