@@ -228,7 +228,10 @@ impl SupervisorActor {
                     self.tell_room(&event.room, || CallInput::UserLeft(user.to_owned()));
                 }
             }
-            "m.room.tombstone" => self.tell_room(&event.room, || CallInput::RoomUpgraded),
+            // Anybody may send a message of this type; only as state it closes the room (Matrix, m.room.tombstone).
+            "m.room.tombstone" if state_key.as_deref() == Some("") => {
+                self.tell_room(&event.room, || CallInput::RoomUpgraded);
+            }
             _ => {}
         }
         if self.shared.world.settings.group.enabled {

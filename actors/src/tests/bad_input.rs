@@ -115,6 +115,21 @@ fn a_third_party_in_the_room_cannot_speak_for_the_peer() {
 }
 
 #[test]
+fn a_message_that_looks_like_a_tombstone_ends_no_call() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        let content = json!({"body": "moved", "replacement_room": "!next:hs"});
+        for (sender, state_key) in [(EVE, None), (CALLER, None), (EVE, Some("other"))] {
+            tree.event_of("m.room.tombstone", sender, state_key, content.clone()).await;
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(tree.signalling.count("m.call.hangup"), 0);
+        untouched(&tree, &before).await;
+    });
+}
+
+#[test]
 fn another_device_of_the_caller_cannot_speak_for_the_one_in_the_call() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;
