@@ -4,26 +4,27 @@
 mod consent;
 mod heirloom;
 mod tell;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
-use recorder_core::call::{Purpose, StreamMetadata, StreamNote, source_of};
+use recorder_core::call::StreamMetadata;
 use recorder_core::ids::{Mid, ParticipantId};
 use recorder_core::manifest::{EventKind, OpenedBecause, Record};
-use recorder_core::media::{MediaKind, Source};
+use recorder_core::media::MediaKind;
 use recorder_core::plan::{Change, Pause, Plan, StreamPlan, TrackPlan, diff};
 use recorder_core::timeline::SenderClock;
 use tokio::sync::watch;
 
 pub use self::heirloom::{Inherited, KnownParticipant};
 use self::tell::Said;
+use self::wanted::find_ring;
 use crate::journal::event;
 use crate::observe::ActorKind;
-use crate::ports::{ConnectionFacts, ConnectionState, RemoteMedia};
-use crate::ring::TrackRing;
+use crate::ports::{ConnectionFacts, ConnectionState};
 use crate::segment::TrackNames;
 use crate::session::SessionHandle;
 use crate::supervise::{Check, Link, Nudge, Slot, lock, tick_every_second};
@@ -143,9 +144,10 @@ impl PeerActor {
         let next = self.wanted_plan(&current, &facts, &wanted);
         for change in diff(&current, &next) {
             self.apply(&change, &next, &facts);
+            // One by one, so that what was done is not done again by the value after a panic.
+            change.note_in(&mut lock(&shared.plan), &next);
             visit(Point::PeerChange, self.slot.path());
         }
-        *lock(&shared.plan) = next.clone();
         let held = self.look_for_hold(&facts, &wanted);
         self.tell_causes(&next, &facts, held);
         // At the end everything goes off, and the end says so. A client that hangs up closes its connection before its word
@@ -179,66 +181,6 @@ impl PeerActor {
         shared.parent.nudge();
     }
 
-    /// What should be written, by everything known now.
-    fn wanted_plan(&self, current: &Plan, facts: &ConnectionFacts, wanted: &Wanted) -> Plan {
-        let disk = *self.shared.world.disk.borrow();
-        let mut plan = Plan::new();
-        let mut tracks = current.len();
-        for media in &facts.media {
-            let known = current.get(&media.mid);
-            let unread = self.unread_stream(media, wanted.stop);
-            let stream = unread.or(media.streams.last());
-            if known.is_none() && (media.codecs.is_empty() || stream.is_none()) {
-                continue;
-            }
-            // Of who does not want to be recorded nothing becomes known but that they are there.
-            if known.is_none() && (tracks >= MOST_TRACKS || wanted.opted_out) {
-                continue;
-            }
-            tracks += usize::from(known.is_none());
-            let said = source_of(media.kind, media.msid_stream.as_deref(), wanted.metadata.as_ref());
-            // A file's name cannot follow a change of mind, so the first known purpose stays.
-            let source =
-                known.map(|track| track.source).filter(|source| *source != Source::Unknown).unwrap_or(said);
-            let wanted_now = unread.is_some() || (is_sending(media) && !wanted.stop);
-            let (run, pause) = match stream {
-                _ if wanted.opted_out => (None, Some(Pause::OptedOut)),
-                Some(_) if wanted_now && !disk.allows(media.kind) => (None, Some(Pause::Disk)),
-                Some(ring) if wanted_now => {
-                    (Some(StreamPlan { stream: ring.info.id, codec: ring.info.codec }), None)
-                }
-                _ => (None, Some(Pause::SourceOff)),
-            };
-            let muted = is_muted(media, wanted.metadata.as_ref());
-            plan.insert(media.mid.clone(), TrackPlan { kind: media.kind, source, run, pause, muted });
-        }
-        // An m-line that vanished (a broken renegotiation) keeps its track, without a stream.
-        let gone = if wanted.opted_out { Pause::OptedOut } else { Pause::SourceOff };
-        for (mid, track) in current {
-            plan.entry(mid.clone()).or_insert_with(|| TrackPlan {
-                run: None,
-                pause: Some(gone),
-                ..track.clone()
-            });
-        }
-        plan
-    }
-
-    /// The oldest stream of an m-line that is over, or about to be, before any segment was opened for it, and that left
-    /// media in its ring: it is read to its end before anything else is looked at.
-    fn unread_stream<'a>(&self, media: &'a RemoteMedia, stop: bool) -> Option<&'a Arc<TrackRing>> {
-        let opened = match self.track(&media.mid) {
-            Some(track) if track.slot.check(self.shared.world.clock.now()) == Check::GivenUp => return None,
-            Some(track) => *lock(&track.shared.opened),
-            None => None,
-        };
-        // A stream that is no longer told of is older than those that are.
-        let first = opened
-            .and_then(|id| media.streams.iter().position(|ring| ring.info.id == id))
-            .map_or(0, |place| place + 1);
-        media.streams.iter().skip(first).find(|ring| !ring.is_empty() && (ring.has_ended() || stop))
-    }
-
     fn apply(&self, change: &Change, next: &Plan, facts: &ConnectionFacts) {
         match change {
             Change::Add { mid } => self.add(mid, &next[mid]),
@@ -253,9 +195,17 @@ impl PeerActor {
                 self.run_writer(mid, run, because, facts);
             }
             Change::Replace { mid, run, because } => {
-                self.run_writer(mid, run, *because, facts);
-                if *because == OpenedBecause::NewSsrc {
-                    self.tell(mid, EventKind::DeviceChanged);
+                // What has come to nothing is begun again, for the same reason: an m-line that comes back is known before its
+                // first packet tells of which stream.
+                let now = self.shared.world.clock.now();
+                let alive = self.track(mid).filter(|track| track.slot.check(now) != Check::GivenUp);
+                if let Some(because) = alive.and_then(|track| track.shared.came_to_nothing()) {
+                    self.run_writer(mid, run, because, facts);
+                } else {
+                    self.run_writer(mid, run, *because, facts);
+                    if *because == OpenedBecause::NewSsrc {
+                        self.tell(mid, EventKind::DeviceChanged);
+                    }
                 }
             }
             Change::Stop { mid, pause } => {
@@ -382,37 +332,6 @@ fn start_writer(track: &TrackPlace) {
     let shared = Arc::clone(&track.shared);
     let slot = Arc::clone(&track.slot);
     track.slot.start(move |_| TrackWriterActor::new(shared, slot));
-}
-
-fn find_ring(facts: &ConnectionFacts, mid: &Mid, run: &StreamPlan) -> Option<Arc<TrackRing>> {
-    let media = facts.media.iter().find(|media| media.mid == *mid)?;
-    media.streams.iter().find(|ring| ring.info.id == run.stream).map(Arc::clone)
-}
-
-/// The m-line says that it sends, and its newest stream has not ended.
-fn is_sending(media: &RemoteMedia) -> bool {
-    media.direction.sends() && media.streams.last().is_some_and(|ring| !ring.has_ended())
-}
-
-/// What is said of an m-line's stream. The flags of a screen share without an entry are not ours to guess.
-fn note_of<'a>(media: &RemoteMedia, metadata: Option<&'a StreamMetadata>) -> Option<&'a StreamNote> {
-    let note = metadata.zip(media.msid_stream.as_ref()).and_then(|(map, stream)| map.get(stream));
-    note.filter(|note| note.purpose != Purpose::Other)
-}
-
-/// As signalled (MSC3291).
-fn is_muted(media: &RemoteMedia, metadata: Option<&StreamMetadata>) -> bool {
-    note_of(media, metadata).is_some_and(|note| match media.kind {
-        MediaKind::Audio => note.audio_muted,
-        MediaKind::Video => note.video_muted,
-    })
-}
-
-fn mute_changes(media: &RemoteMedia, metadata: Option<&StreamMetadata>) -> u32 {
-    note_of(media, metadata).map_or(0, |note| match media.kind {
-        MediaKind::Audio => note.audio_changes,
-        MediaKind::Video => note.video_changes,
-    })
 }
 
 impl Actor for PeerActor {

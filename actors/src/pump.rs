@@ -102,6 +102,7 @@ impl SegmentPlane for PumpPool {
         let handle = SegmentHandle {
             id: order.id,
             ring: Arc::clone(&order.ring),
+            opened_because: order.opened_because,
             facts,
             control: Arc::clone(&control),
         };

@@ -163,6 +163,7 @@ pub struct SegmentOrder {
 pub struct SegmentHandle {
     pub id: SegmentId,
     pub ring: Arc<TrackRing>,
+    pub opened_because: OpenedBecause,
     pub facts: watch::Receiver<Arc<SegmentFacts>>,
     pub control: Arc<SegmentControl>,
 }

@@ -91,6 +91,21 @@ impl WriterShared {
             && matches!(*lock(&self.desired), Desired::Finalise)
     }
 
+    /// Why the stream that is to be written now is written, if that has brought nothing yet.
+    pub(crate) fn came_to_nothing(&self) -> Option<OpenedBecause> {
+        let Desired::Run { ring, because } = lock(&self.desired).clone() else { return None };
+        if !ring.is_empty() || self.after_fault.load(Ordering::Acquire) {
+            return None;
+        }
+        match &*lock(&self.current) {
+            Some(segment) if segment.ring.info.id == ring.info.id => {
+                (segment.now().files == 0).then_some(segment.opened_because)
+            }
+            // It is not begun.
+            _ => Some(because),
+        }
+    }
+
     /// Has the running segment take what is in its ring and close its file.
     pub(crate) fn close_current(&self) {
         if let Some(segment) = lock(&self.current).take() {

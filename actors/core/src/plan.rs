@@ -58,6 +58,34 @@ pub enum Change {
     Remove { mid: Mid },
 }
 
+impl Change {
+    /// The track that is concerned.
+    pub fn mid(&self) -> &Mid {
+        match self {
+            Self::Add { mid }
+            | Self::Start { mid, .. }
+            | Self::Replace { mid, .. }
+            | Self::Stop { mid, .. }
+            | Self::Update { mid }
+            | Self::Remove { mid } => mid,
+        }
+    }
+
+    /// Notes in `plan` that this change on the way to `wanted` was made.
+    pub fn note_in(&self, plan: &mut Plan, wanted: &Plan) {
+        let Some(track) = wanted.get(self.mid()) else {
+            plan.remove(self.mid());
+            return;
+        };
+        let mut track = track.clone();
+        if matches!(self, Self::Add { .. }) {
+            // Its start, if it has one, is a change of its own.
+            track.run = None;
+        }
+        plan.insert(self.mid().clone(), track);
+    }
+}
+
 /// What leads from `current` to `wanted`, in the order of m-lines, stops before starts.
 pub fn diff(current: &Plan, wanted: &Plan) -> Vec<Change> {
     let mut stops = Vec::new();
@@ -211,48 +239,16 @@ mod tests {
         prop::collection::btree_map("[0-5]".prop_map(Mid::new), any_track(), 0..6)
     }
 
-    fn apply(current: &Plan, wanted: &Plan, changes: &[Change]) -> Plan {
-        let mut plan = current.clone();
-        for change in changes {
-            match change {
-                Change::Add { mid } | Change::Update { mid } => {
-                    let mut track = wanted[mid].clone();
-                    if matches!(change, Change::Add { .. }) {
-                        track.run = None;
-                    }
-                    plan.insert(mid.clone(), track);
-                }
-                Change::Start { mid, run, .. } | Change::Replace { mid, run, .. } => {
-                    let mut track = wanted[mid].clone();
-                    track.run = Some(*run);
-                    plan.insert(mid.clone(), track);
-                }
-                Change::Stop { mid, .. } => {
-                    plan.insert(mid.clone(), wanted[mid].clone());
-                }
-                Change::Remove { mid } => {
-                    plan.remove(mid);
-                }
-            }
-        }
-        plan
-    }
-
-    fn named(change: &Change) -> &Mid {
-        match change {
-            Change::Add { mid }
-            | Change::Start { mid, .. }
-            | Change::Replace { mid, .. }
-            | Change::Stop { mid, .. }
-            | Change::Update { mid }
-            | Change::Remove { mid } => mid,
-        }
-    }
-
     proptest! {
         #[test]
         fn applying_the_diff_gives_the_wanted_plan(current in any_plan(), wanted in any_plan()) {
-            prop_assert_eq!(apply(&current, &wanted, &diff(&current, &wanted)), wanted);
+            let mut plan = current.clone();
+            let changes = diff(&current, &wanted);
+            for (done, change) in changes.iter().enumerate() {
+                prop_assert_eq!(&diff(&plan, &wanted), &changes[done..], "what was made is not named again");
+                change.note_in(&mut plan, &wanted);
+            }
+            prop_assert_eq!(plan, wanted);
         }
 
         #[test]
@@ -276,7 +272,26 @@ mod tests {
         #[test]
         fn only_tracks_that_differ_are_named(current in any_plan(), wanted in any_plan()) {
             for change in diff(&current, &wanted) {
-                prop_assert_ne!(current.get(named(&change)), wanted.get(named(&change)));
+                prop_assert_ne!(current.get(change.mid()), wanted.get(change.mid()));
+            }
+        }
+
+        #[test]
+        fn a_segment_is_touched_only_where_another_stream_is_to_be_written(current in any_plan(), wanted in any_plan()) {
+            let run = |plan: &Plan, mid: &Mid| plan.get(mid).and_then(|track| track.run);
+            for change in diff(&current, &wanted) {
+                let (now, then) = (run(&current, change.mid()), run(&wanted, change.mid()));
+                match change {
+                    Change::Start { run, .. } => prop_assert_eq!((now, then), (None, Some(run))),
+                    Change::Replace { run, .. } => {
+                        prop_assert!(now.is_some() && now != then);
+                        prop_assert_eq!(then, Some(run));
+                    }
+                    Change::Stop { .. } => prop_assert!(now.is_some() && then.is_none()),
+                    Change::Update { .. } => prop_assert_eq!(now, then),
+                    Change::Add { mid } => prop_assert!(!current.contains_key(&mid)),
+                    Change::Remove { mid } => prop_assert!(!wanted.contains_key(&mid)),
+                }
             }
         }
     }

@@ -8,7 +8,8 @@ use recorder_core::manifest::{EventKind, GapCause, MediaState, Record};
 use recorder_core::media::{MediaKind, Source};
 use recorder_core::plan::Plan;
 
-use super::{PeerActor, PeerShared, TrackPlace, Wanted, is_sending, mute_changes};
+use super::wanted::{is_sending, mute_changes};
+use super::{PeerActor, PeerShared, TrackPlace, Wanted};
 use crate::journal::event;
 use crate::observe::Severity;
 use crate::ports::{ConnectionFacts, ConnectionState, Direction};

@@ -1,5 +1,6 @@
 //! What a change touches (the table in ARCHITECTURE.md, "What restarts when").
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use recorder_core::manifest::GapCause;
@@ -41,6 +42,31 @@ fn a_new_ssrc_begins_the_next_segment_of_that_track_alone() {
         until("the next segment", || tree.segments.reasons("1") == ["first", "new_ssrc"]).await;
         assert_eq!(tree.segments.reasons("0"), ["first"]);
         assert_eq!(tree.generations(), before);
+        tree.hang_up().await;
+        assert_eq!(tree.events("device_changed"), 1);
+    });
+}
+
+#[test]
+fn a_stream_that_never_brought_a_frame_leaves_its_reason_to_the_next_one() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        tree.segments.silent.store(true, Ordering::Relaxed);
+        let screen = tree.media.media("2", "screen", Codec::Vp8);
+        tree.media.change(|facts| facts.media.push(screen));
+        until("the screen", || tree.segments.reasons("2") == ["first"]).await;
+        for (codec, count) in [(Codec::Vp8, 2), (Codec::H264, 3)] {
+            let next = tree.media.stream("2", codec);
+            tree.media.change(|facts| facts.media[2].streams.push(next));
+            until("the next", || tree.segments.reasons("2") == vec!["first"; count]).await;
+        }
+        tree.segments.of("2")[2].write();
+        let last = tree.media.stream("2", Codec::H264);
+        tree.media.change(|facts| facts.media[2].streams.push(last));
+        until("another device", || tree.segments.reasons("2").last().is_some_and(|why| why == "new_ssrc"))
+            .await;
+        tree.hang_up().await;
+        assert_eq!(tree.events("device_changed"), 1);
     });
 }
 
@@ -64,17 +90,23 @@ fn a_screen_that_stops_and_comes_back_is_the_next_segment_of_its_own_track() {
         until("the screen", || tree.segments.reasons("2") == ["first"]).await;
         tree.media.change(|facts| facts.media[2].direction = Direction::Inactive);
         until("its end", || tree.segments.running().len() == 2).await;
-        let again = tree.media.stream("2", Codec::Vp8);
-        tree.media.change(|facts| {
-            facts.media[2].direction = Direction::SendRecv;
-            facts.media[2].streams.push(again);
-        });
+        // The offer is applied before the first packet tells of another stream.
+        tree.segments.silent.store(true, Ordering::Relaxed);
+        tree.media.change(|facts| facts.media[2].direction = Direction::SendRecv);
         until("its return", || tree.segments.reasons("2") == ["first", "source_on"]).await;
+        tree.segments.silent.store(false, Ordering::Relaxed);
+        let again = tree.media.stream("2", Codec::Vp8);
+        tree.media.change(|facts| facts.media[2].streams.push(again));
+        until("its stream", || tree.segments.reasons("2") == ["first", "source_on", "source_on"]).await;
+        let written: Vec<_> = tree.segments.of("2").iter().map(|segment| segment.files()).collect();
+        assert_eq!(written, [1, 0, 1], "of one return there is one file");
         assert_eq!(tree.segments.reasons("0"), ["first"]);
         assert_eq!(tree.segments.reasons("1"), ["first"]);
         let paths: Vec<_> = tree.board.actors().iter().map(|actor| actor.path.clone()).collect();
         assert!(paths.contains(&format!("{PEER}/p1-screen-1")), "{paths:?}");
         assert!(!paths.contains(&format!("{PEER}/p1-screen-2")), "it is the same track");
+        tree.hang_up().await;
+        assert_eq!(tree.events("device_changed"), 0);
     });
 }
 

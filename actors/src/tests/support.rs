@@ -241,8 +241,19 @@ impl FakeSegment {
     pub fn set(&self, phase: SegmentPhase) {
         let mut facts = SegmentFacts::clone(&self.told.borrow());
         facts.phase = phase;
+        self.told.send_replace(Arc::new(facts));
+    }
+
+    /// Its first frame has come.
+    pub fn write(&self) {
+        let mut facts = SegmentFacts::clone(&self.told.borrow());
+        facts.phase = SegmentPhase::Writing;
         facts.files = 1;
         self.told.send_replace(Arc::new(facts));
+    }
+
+    pub fn files(&self) -> u32 {
+        self.told.borrow().files
     }
 
     pub fn phase(&self) -> SegmentPhase {
@@ -255,6 +266,8 @@ impl FakeSegment {
 pub struct FakeSegments {
     pub all: Mutex<Vec<Arc<FakeSegment>>>,
     pub fail_all: std::sync::atomic::AtomicBool,
+    /// No frame comes: segments that begin write no file.
+    pub silent: std::sync::atomic::AtomicBool,
 }
 
 impl FakeSegments {
@@ -283,11 +296,11 @@ impl SegmentPlane for FakeSegments {
             told,
         });
         let failing = self.fail_all.load(Ordering::Relaxed) && order.ring.info.kind == MediaKind::Video;
-        segment.set(if failing {
-            SegmentPhase::Failed("input/output error".into())
-        } else {
-            SegmentPhase::Writing
-        });
+        if failing {
+            segment.set(SegmentPhase::Failed("input/output error".into()));
+        } else if !self.silent.load(Ordering::Relaxed) {
+            segment.write();
+        }
         self.all.lock().unwrap().push(Arc::clone(&segment));
         let (ring, watched) = (Arc::clone(&order.ring), Arc::clone(&segment));
         actix::spawn(async move {
@@ -298,7 +311,7 @@ impl SegmentPlane for FakeSegments {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
-        SegmentHandle { id: order.id, ring: order.ring, facts, control }
+        SegmentHandle { id: order.id, ring: order.ring, opened_because: order.opened_because, facts, control }
     }
 }
 
