@@ -50,8 +50,7 @@ impl CallActor {
         let shared = Arc::clone(&self.shared);
         let born = std::mem::take(&mut *lock(&shared.first_effects));
         self.perform(born);
-        loop {
-            let Some(input) = shared.next_input() else { break };
+        while let Some(input) = shared.next_input() {
             visit(Point::CallHandler, self.slot.path());
             self.input(input);
             shared.input_done();

@@ -128,17 +128,20 @@ pub enum MediaError {
     Stopped,
 }
 
+/// A connection that was set up: our description, and its facts from then on.
+pub type Connected = (Answer, watch::Receiver<Arc<ConnectionFacts>>);
+
 /// The media loop as the tree sees it. No method blocks; every queue behind it is bounded.
 pub trait MediaPlane: Send + Sync + 'static {
     /// Sets up a connection from a remote offer: receive-only but for `tile`, which goes to the first video m-line that
-    /// wants one. The watch holds the connection's facts from then on.
+    /// wants one.
     fn accept(
         &self,
         id: ConnectionId,
         offer: String,
         turn: Vec<TurnServer>,
         tile: Option<Tile>,
-    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>>;
+    ) -> BoxFuture<'static, Result<Connected, MediaError>>;
 
     /// Sets up a connection that we offer: one m-line of audio and one of video, the latter with `tile`; another of
     /// video to receive a screen where `screen` says that one is being shared. The offer is the value's `sdp`.
@@ -148,7 +151,7 @@ pub trait MediaPlane: Send + Sync + 'static {
         turn: Vec<TurnServer>,
         tile: Tile,
         screen: bool,
-    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>>;
+    ) -> BoxFuture<'static, Result<Connected, MediaError>>;
 
     /// Applies the remote answer to [`MediaPlane::dial`]'s offer.
     fn answered(&self, id: ConnectionId, answer: String) -> BoxFuture<'static, Result<(), MediaError>>;

@@ -277,7 +277,6 @@ fn steps(seed: u64, count: usize) -> Vec<Step> {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "tells of the seed that failed")]
 fn whatever_happens_nothing_that_arrived_during_an_opt_out_is_in_a_file() {
     for (codec, seed) in
         [Codec::Opus, Codec::Vp8, Codec::H264].into_iter().flat_map(|c| (1..=10).map(move |s| (c, s)))

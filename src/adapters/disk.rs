@@ -72,7 +72,7 @@ impl Storage for FsStorage {
 
     fn free_bytes(&self) -> io::Result<u64> {
         let stat = nix::sys::statvfs::statvfs(&self.directory)?;
-        Ok(u64::from(stat.blocks_available()) * u64::from(stat.fragment_size()))
+        Ok(stat.blocks_available() * stat.fragment_size())
     }
 
     fn probe_writable(&self) -> io::Result<()> {

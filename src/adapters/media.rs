@@ -36,12 +36,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use futures_util::future::BoxFuture;
-use recorder_actors::ports::{
-    Answer, ConnectionFacts, MediaError, MediaPlane, RemoteCandidate, Tile, TurnServer,
-};
+use recorder_actors::ports::{Answer, Connected, MediaError, MediaPlane, RemoteCandidate, Tile, TurnServer};
 use recorder_core::ids::{ConnectionId, Mid, StreamId};
 use recorder_core::time::BootTime;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use connection::Connection;
 use net::moment;
@@ -179,7 +177,7 @@ impl MediaLoop {
         self,
         turn: Vec<TurnServer>,
         make: impl FnOnce(&Self) -> Result<connection::Made, MediaError>,
-    ) -> Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError> {
+    ) -> Result<Connected, MediaError> {
         let limit = self.shared.settings.max_connections;
         let slot = Slot::take(&self.shared, limit).ok_or_else(|| {
             MediaError::BadOffer(format!(
@@ -241,7 +239,7 @@ impl MediaPlane for MediaLoop {
         offer: String,
         turn: Vec<TurnServer>,
         tile: Option<Tile>,
-    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
+    ) -> BoxFuture<'static, Result<Connected, MediaError>> {
         Box::pin(self.clone().open(turn, move |plane| plane.make(id, &offer, tile)))
     }
 
@@ -251,7 +249,7 @@ impl MediaPlane for MediaLoop {
         turn: Vec<TurnServer>,
         tile: Tile,
         screen: bool,
-    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
+    ) -> BoxFuture<'static, Result<Connected, MediaError>> {
         Box::pin(self.clone().open(turn, move |plane| {
             let local = plane.shared.local_candidates();
             Connection::dial(id, tile, screen, local, plane.shared.clone(), moment())

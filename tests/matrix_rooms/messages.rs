@@ -30,8 +30,7 @@ impl Scene {
     /// An event as Alice reads it: type, content, and whether it was encrypted.
     async fn read(&self, event_id: &str) -> (String, Value, bool) {
         let event_id = EventId::parse(event_id).unwrap();
-        let read = self
-            .alice
+        self.alice
             .until(async |_| {
                 let event = self.room.event(&event_id, None).await.ok()?;
                 let json: Value = event.raw().deserialize_as_unchecked().ok()?;
@@ -39,8 +38,7 @@ impl Scene {
                 let encrypted = event.encryption_info().is_some();
                 (kind != "m.room.encrypted").then(|| (kind, json["content"].clone(), encrypted))
             })
-            .await;
-        read
+            .await
     }
 
     async fn says(&self, body: &str) -> String {

@@ -160,7 +160,7 @@ impl MediaPlane for FakeMedia {
         offer: String,
         _turn: Vec<TurnServer>,
         _tile: Option<Tile>,
-    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
+    ) -> BoxFuture<'static, Result<Connected, MediaError>> {
         if self.stuck.load(Ordering::Relaxed) {
             return futures_util::future::pending().boxed();
         }
@@ -187,7 +187,7 @@ impl MediaPlane for FakeMedia {
         _: Vec<TurnServer>,
         _: Tile,
         _: bool,
-    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
+    ) -> BoxFuture<'static, Result<Connected, MediaError>> {
         Box::pin(async { Err(MediaError::Stopped) })
     }
 

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use recorder_actors::lane::{LanePool, LaneSettings};
 use recorder_actors::observe::Board;
 use recorder_actors::ports::{
-    Answer, Clock, ConnectionFacts, MediaError, MediaPlane, RemoteCandidate, Tile, TurnServer,
+    Answer, Clock, Connected, MediaError, MediaPlane, RemoteCandidate, Tile, TurnServer,
 };
 use recorder_actors::pump::PumpPool;
 use recorder_actors::ring::{StreamInfo, TrackRing};
@@ -25,7 +25,6 @@ use recorder_core::media::{Codec, MediaKind, Source};
 use recorder_core::mux::scan;
 use recorder_core::time::BootTime;
 use recorder_core::timeline::SenderClock;
-use tokio::sync::watch;
 
 use super::disk::Disk;
 use super::mux_support::demux;
@@ -66,7 +65,7 @@ impl MediaPlane for Media {
         _: String,
         _: Vec<TurnServer>,
         _: Option<Tile>,
-    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
+    ) -> BoxFuture<'static, Result<Connected, MediaError>> {
         Box::pin(async { Err(MediaError::Stopped) })
     }
 
@@ -76,7 +75,7 @@ impl MediaPlane for Media {
         _: Vec<TurnServer>,
         _: Tile,
         _: bool,
-    ) -> BoxFuture<'static, Result<(Answer, watch::Receiver<Arc<ConnectionFacts>>), MediaError>> {
+    ) -> BoxFuture<'static, Result<Connected, MediaError>> {
         Box::pin(async { Err(MediaError::Stopped) })
     }
 

@@ -163,7 +163,9 @@ mod tests {
 
     #[test]
     fn jitter_does_not_add_up_to_stalls() {
-        let late = |second: usize| if second % 70 == 0 { 0.02 } else { 0.02 + 0.001 * (second % 12) as f64 };
+        let late = |second: usize| {
+            if second.is_multiple_of(70) { 0.02 } else { 0.02 + 0.001 * (second % 12) as f64 }
+        };
         let late: Vec<_> = (0..250).map(late).collect();
         assert_eq!(find(&arrivals(&late), &[]), []);
         // Two minutes of a queue, which empties.
