@@ -16,6 +16,7 @@ use recorder_core::media::MediaKind;
 
 use crate::observe::{Board, Totals};
 use crate::ports::Clock;
+use crate::segment::Failure;
 use crate::storage::{MediaFile, Storage};
 use crate::supervise::panic_text;
 
@@ -40,7 +41,7 @@ impl Default for LaneSettings {
 pub struct FileState {
     written: AtomicU64,
     finished: AtomicBool,
-    failed: OnceLock<String>,
+    failed: OnceLock<Failure>,
 }
 
 impl FileState {
@@ -55,8 +56,8 @@ impl FileState {
     }
 
     /// Why nothing more will be written.
-    pub fn failure(&self) -> Option<&str> {
-        self.failed.get().map(String::as_str)
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failed.get()
     }
 }
 
@@ -318,9 +319,9 @@ impl Shared {
             };
             // Of a file that failed nothing more is written; its writer's last order closes and repairs it.
             if job.file.state.failure().is_none()
-                && let Err(why) = self.guarded(|| self.perform(&job.file, job.work))
+                && let Err(failure) = self.guarded(|| self.perform(&job.file, job.work))
             {
-                self.fail(&job.file, &why);
+                self.fail(&job.file, failure);
             }
             match next {
                 Next::Nothing => {}
@@ -333,11 +334,14 @@ impl Shared {
     }
 
     /// A panic below the storage port costs its file, never the thread.
-    fn guarded(&self, call: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-        catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| {
-            Totals::count(&self.board.totals.panics_caught);
-            Err(format!("panic in the storage: {}", panic_text(&*payload)))
-        })
+    fn guarded(&self, call: impl FnOnce() -> Result<(), String>) -> Result<(), Failure> {
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(done) => done.map_err(Failure::Refused),
+            Err(payload) => {
+                Totals::count(&self.board.totals.panics_caught);
+                Err(Failure::Panic(format!("panic in the storage: {}", panic_text(&*payload))))
+            }
+        }
     }
 
     fn perform(&self, file: &Arc<Entry>, work: Work) -> Result<(), String> {
@@ -372,8 +376,9 @@ impl Shared {
         Ok(())
     }
 
-    fn fail(&self, file: &Entry, why: &str) {
-        if file.state.failed.set(why.to_owned()).is_ok() {
+    fn fail(&self, file: &Entry, failure: Failure) {
+        let why = failure.why().to_owned();
+        if file.state.failed.set(failure).is_ok() {
             Totals::count(&self.board.totals.disk_errors);
             tracing::error!(path = %file.path.display(), error = why, "a media file failed");
         }
@@ -383,8 +388,9 @@ impl Shared {
     fn close_broken(&self, file: &Arc<Entry>) {
         if self.close(file).is_some() {
             let repair = || self.storage.repair(&file.path).map_err(|error| error.to_string());
-            if let Err(error) = self.guarded(repair) {
-                tracing::error!(path = %file.path.display(), %error, "cannot repair a file whose writer failed");
+            if let Err(failure) = self.guarded(repair) {
+                let error = failure.why();
+                tracing::error!(path = %file.path.display(), error, "cannot repair a file whose writer failed");
             }
         }
         file.state.finished.store(true, Ordering::Release);
@@ -446,8 +452,9 @@ impl Shared {
 
     fn sync(&self, file: &Entry) {
         let Some(open) = lock(&file.open).clone() else { return };
-        if let Err(why) = self.guarded(|| open.sync().map_err(|error| format!("sync failed: {error}"))) {
-            self.fail(file, &why);
+        let sync = || open.sync().map_err(|error| format!("sync failed: {error}"));
+        if let Err(failure) = self.guarded(sync) {
+            self.fail(file, failure);
         }
     }
 }

@@ -15,7 +15,7 @@ use recorder_core::time::BootTime;
 use crate::clock_fit::{self, ClosedFile, Fit};
 use crate::lane::LaneFile;
 use crate::pump::PumpWorld;
-use crate::segment::SegmentOrder;
+use crate::segment::{Failure, SegmentOrder};
 use crate::session::SessionHandle;
 
 /// A cluster reaches its lane this long after its first frame at the latest.
@@ -84,7 +84,7 @@ pub(crate) struct ClosingFile {
 pub(crate) struct Over {
     pub(crate) segment: Segment,
     pub(crate) closed: ClosedFile,
-    pub(crate) failure: Option<String>,
+    pub(crate) failure: Option<Failure>,
 }
 
 /// What is on the disk.
@@ -242,7 +242,7 @@ impl OpenFile {
     }
 
     /// Why its lane writes no more.
-    pub(crate) fn failure(&self) -> Option<&str> {
+    pub(crate) fn failure(&self) -> Option<&Failure> {
         self.body.lane.state().failure()
     }
 
@@ -432,7 +432,7 @@ impl ClosingFile {
     /// The file's final form, once it [is over](Self::is_over): what did not reach the disk was not written.
     pub(crate) fn into_over(mut self) -> Over {
         self.body.settle();
-        let failure = self.body.lane.state().failure().map(str::to_owned);
+        let failure = self.body.lane.state().failure().cloned();
         if self.abandoned || failure.is_some() {
             let mark = self.body.on_disk.clone();
             self.body.describe(&mark, self.body.lane.state().written());

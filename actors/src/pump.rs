@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::lane::LanePool;
 use crate::observe::{Board, Totals};
 use crate::ports::{Clock, MediaPlane};
-use crate::segment::{SegmentControl, SegmentFacts, SegmentHandle, SegmentOrder, SegmentPlane};
+use crate::segment::{Failure, SegmentControl, SegmentFacts, SegmentHandle, SegmentOrder, SegmentPlane};
 use crate::supervise::{lock, panic_text};
 use crate::track_file::Recording;
 
@@ -109,7 +109,7 @@ impl SegmentPlane for PumpPool {
         let mut recording = Recording::new(order, control, told);
         let mut inbox = lock(&self.shared.inbox);
         if inbox.ended {
-            recording.give_up("the pumps have ended");
+            recording.give_up(Failure::Refused("the pumps have ended".into()));
         } else {
             inbox.orders.push(recording);
             self.shared.wake.notify_all();
@@ -151,11 +151,11 @@ fn run(shared: &Shared) {
             let turn = catch_unwind(AssertUnwindSafe(|| recording.turn(&shared.world)));
             if let Err(payload) = turn {
                 Totals::count(&shared.world.board.totals.panics_caught);
-                let why = panic_text(&*payload);
+                let failure = Failure::Panic(panic_text(&*payload));
                 let reading = recording.is_reading();
-                let failed = catch_unwind(AssertUnwindSafe(|| recording.fail(&why)));
+                let failed = catch_unwind(AssertUnwindSafe(|| recording.fail(failure.clone())));
                 if !reading || failed.is_err() {
-                    recording.give_up(&why);
+                    recording.give_up(failure);
                 }
             }
             if recording.is_over() {

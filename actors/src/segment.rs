@@ -37,7 +37,24 @@ pub enum SegmentPhase {
     /// On disk, synced, in the journal.
     Closed,
     /// The file was closed as it was and repaired; a next segment may go on.
-    Failed(String),
+    Failed(Failure),
+}
+
+/// Why a segment cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// What is outside of us refused: it may take later what it does not take now.
+    Refused(String),
+    /// A panic, in the pump or below the storage: a defect, that will be there again.
+    Panic(String),
+}
+
+impl Failure {
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Refused(why) | Self::Panic(why) => why,
+        }
+    }
 }
 
 impl SegmentPhase {

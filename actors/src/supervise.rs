@@ -28,6 +28,7 @@ pub enum Exit {
     Normal,
     /// It stopped because of a fault outside it and said which: see [`Slot::fault`].
     Failed(String),
+    /// It panicked, or said that what works for it did: see [`Slot::defect`].
     Panicked(String),
     /// Its task was dropped with the runtime.
     Cancelled,
@@ -86,7 +87,7 @@ struct Place<A: Actor> {
     last_error: Option<String>,
     since_utc_micros: i64,
     /// Set by the child before it stops itself because of a fault.
-    fault: Option<String>,
+    fault: Option<Exit>,
     name: String,
 }
 
@@ -186,7 +187,12 @@ where
     /// Such a fault may go away by itself, so it is tried again for ever, in the end at the longest back-off. Only panics
     /// are given up.
     pub fn fault(&self, why: impl Into<String>) {
-        self.lock().fault = Some(why.into());
+        self.lock().fault = Some(Exit::Failed(why.into()));
+    }
+
+    /// As [`Self::fault`], of a panic in what works for it on another thread: it is given up as if it had panicked itself.
+    pub fn defect(&self, why: impl Into<String>) {
+        self.lock().fault = Some(Exit::Panicked(why.into()));
     }
 
     /// Makes a place that was given up ready for a fresh value with a fresh budget. Others stay as they are.
@@ -232,7 +238,7 @@ where
         }
         place.addr = None;
         let exit = match (exit, place.fault.take()) {
-            (Exit::Normal, Some(fault)) => Exit::Failed(fault),
+            (Exit::Normal, Some(fault)) => fault,
             (exit, _) => exit,
         };
         match exit {

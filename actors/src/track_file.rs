@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::observe::Totals;
 use crate::open_file::{ClosingFile, Figures, OpenFile, not_written};
 use crate::pump::PumpWorld;
-use crate::segment::{SegmentControl, SegmentFacts, SegmentOrder, SegmentPhase};
+use crate::segment::{Failure, SegmentControl, SegmentFacts, SegmentOrder, SegmentPhase};
 use crate::supervise::lock;
 use crate::testing::{Point, visit};
 
@@ -57,7 +57,7 @@ pub(crate) struct Recording {
     /// Packets that arrived earlier belong to a pause and are passed over, as are those that the ring does not admit.
     fresh_after: Option<BootTime>,
     /// The first failure of this segment or of one of its files.
-    failure: Option<String>,
+    failure: Option<Failure>,
 }
 
 impl Recording {
@@ -125,8 +125,8 @@ impl Recording {
                 self.finish_reading(world, now, ended);
             }
         }
-        if let Some(why) = self.file.as_ref().and_then(|file| file.failure().map(str::to_owned)) {
-            self.fail(&why);
+        if let Some(failure) = self.file.as_ref().and_then(|file| file.failure().cloned()) {
+            self.fail(failure);
         }
         if let Some(file) = &mut self.file {
             file.flush(&self.order.session, now);
@@ -343,8 +343,8 @@ impl Recording {
 
     /// The segment cannot go on: what came is kept as far as it reached the disk, what waits for its order belongs to the
     /// next segment on this ring. [`SegmentPhase::Failed`] is told when the file is closed.
-    pub(crate) fn fail(&mut self, why: &str) {
-        self.failure.get_or_insert_with(|| why.to_owned());
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        self.failure.get_or_insert(failure);
         let mut ledger = Ledger::default();
         if let Some(mut receiver) = self.receiver.take() {
             ledger = receiver.split();
@@ -403,8 +403,8 @@ impl Recording {
     }
 
     /// As [`Self::fail`] where even that panics: no more is asked of this segment.
-    pub(crate) fn give_up(&mut self, why: &str) {
-        self.failure.get_or_insert_with(|| why.to_owned());
+    pub(crate) fn give_up(&mut self, failure: Failure) {
+        self.failure.get_or_insert(failure);
         self.order.ring.release(self.order.id);
         self.end();
     }
@@ -412,7 +412,7 @@ impl Recording {
     fn end(&mut self) {
         self.facts.bits_per_second = 0;
         self.facts.phase = match self.failure.take() {
-            Some(why) => SegmentPhase::Failed(why),
+            Some(failure) => SegmentPhase::Failed(failure),
             None => SegmentPhase::Closed,
         };
         self.publish();

@@ -12,7 +12,9 @@ use recorder_core::manifest::{GapCause, OpenedBecause};
 use recorder_core::timeline::SenderClock;
 
 use crate::ring::TrackRing;
-use crate::segment::{ClosedFile, SegmentFacts, SegmentHandle, SegmentOrder, SegmentPhase, TrackNames};
+use crate::segment::{
+    ClosedFile, Failure, SegmentFacts, SegmentHandle, SegmentOrder, SegmentPhase, TrackNames,
+};
 use crate::session::SessionHandle;
 use crate::supervise::{Link, Nudge, Slot, lock, tick_every_second};
 use crate::testing::{Point, visit};
@@ -170,12 +172,15 @@ impl TrackWriterActor {
         if let Some(segment) = current {
             if segment.ring.info.id == ring.info.id {
                 match segment.now().phase.clone() {
-                    SegmentPhase::Failed(why) => {
+                    SegmentPhase::Failed(failure) => {
                         self.shared.count_finished(&segment);
                         *lock(&self.shared.current) = None;
                         self.shared.after_fault.store(true, Ordering::Release);
                         // A fresh value goes on from the ring, after a while if the fault stays.
-                        self.slot.fault(why);
+                        match failure {
+                            Failure::Refused(why) => self.slot.fault(why),
+                            Failure::Panic(why) => self.slot.defect(why),
+                        }
                         context.stop();
                     }
                     // What it had not written was thrown away for an opt-out that is over already.

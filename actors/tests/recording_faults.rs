@@ -7,16 +7,25 @@ use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
 
 use recorder_actors::lane::LaneSettings;
-use recorder_actors::segment::{SegmentFacts, SegmentPhase};
+use recorder_actors::segment::{Failure, SegmentFacts, SegmentPhase};
 use recorder_core::manifest::{GapCause, OpenedBecause, Segment};
 use recorder_core::media::{Codec, MediaKind};
 use support::{Fault, Rig, Sender, settings, until, until_taken};
 
-fn why_failed(facts: &SegmentFacts) -> &str {
+fn failure(facts: &SegmentFacts) -> &Failure {
     match &facts.phase {
-        SegmentPhase::Failed(why) => why,
+        SegmentPhase::Failed(failure) => failure,
         phase => panic!("not failed but {phase:?}"),
     }
+}
+
+fn why_failed(facts: &SegmentFacts) -> &str {
+    failure(facts).why()
+}
+
+/// It is a defect of ours, that spends a budget, and not a disk that refuses.
+fn is_panic(facts: &SegmentFacts) -> bool {
+    matches!(failure(facts), Failure::Panic(_))
 }
 
 fn received(segments: &[Segment]) -> u64 {
@@ -233,7 +242,7 @@ fn a_file_that_cannot_be_created_costs_what_was_for_it_and_nothing_else() {
 
 #[test]
 fn a_sync_that_fails_or_panics_costs_its_file_and_not_the_syncing() {
-    for fault in [Fault::SyncFails, Fault::SyncPanics] {
+    for (fault, panics) in [(Fault::SyncFails, false), (Fault::SyncPanics, true)] {
         let rig = Rig::new();
         let (bad, good) = (rig.ring(Codec::Opus, None), rig.ring(Codec::Vp8, None));
         let fails = rig.start(&bad, &rig.names("fault-7-a", MediaKind::Audio), OpenedBecause::First);
@@ -245,6 +254,7 @@ fn a_sync_that_fails_or_panics_costs_its_file_and_not_the_syncing() {
         let facts = rig.wait_over(&fails);
         let name = facts.file.clone().unwrap();
         assert!(!why_failed(&facts).is_empty() && facts.ledger.balances());
+        assert_eq!(is_panic(&facts), panics, "{:?}", facts.phase);
         assert_eq!(facts.ledger.written as usize, rig.data(&name).len());
         assert_eq!(rig.disk.was_repaired(&name), 1);
         let facts = rig.finish(&lasts);
@@ -266,7 +276,7 @@ fn a_panic_in_the_storage_costs_its_file_and_not_the_lane() {
     audio.frames(50, 1, 80);
     video.frames(50, 50, 3000);
     let facts = rig.wait_over(&fails);
-    assert!(why_failed(&facts).contains("told to panic"), "{:?}", facts.phase);
+    assert!(why_failed(&facts).contains("told to panic") && is_panic(&facts), "{:?}", facts.phase);
     assert!(facts.ledger.balances());
     let kept = rig.data(&facts.file.clone().unwrap());
     assert!(!kept.is_empty() && kept == audio.data()[..kept.len()]);
@@ -289,7 +299,7 @@ fn a_panic_in_the_pump_ends_one_segment_and_loses_nothing() {
     video.frames(50, 50, 3000);
     recorder_actors::testing::arm_everywhere(recorder_actors::testing::Point::Pump, "fault-9-a", 1);
     let facts = rig.wait_over(&fails);
-    assert!(why_failed(&facts).contains("injected fault"));
+    assert!(why_failed(&facts).contains("injected fault") && is_panic(&facts));
     assert_eq!(rig.panics(), 1);
     let again = rig.start(&bad, &names, OpenedBecause::WriterRestarted);
     audio.frames(50, 1, 80);

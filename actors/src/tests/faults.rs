@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::support::*;
 use crate::observe::ActorState;
-use crate::segment::SegmentPhase;
-use crate::testing::{Point, arm};
+use crate::segment::{Failure, SegmentPhase};
+use crate::testing::{Point, arm, disarm};
 
 async fn only_this_one_restarted(tree: &Tree, path: &str, point: Point) {
     let before = tree.generations();
@@ -93,7 +93,7 @@ fn a_segment_that_fails_is_followed_by_the_next_of_a_fresh_writer() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;
         let before = tree.generations();
-        tree.segments.of("1")[0].set(SegmentPhase::Failed("no space".into()));
+        tree.segments.of("1")[0].set(SegmentPhase::Failed(Failure::Refused("no space".into())));
         until("the next segment", || tree.segments.reasons("1") == ["first", "writer_restarted"]).await;
         assert_eq!(tree.generations()[CAMERA].0, before[CAMERA].0 + 1);
         assert_eq!(tree.generations()[MICROPHONE], before[MICROPHONE]);
@@ -107,7 +107,7 @@ fn a_disk_that_refuses_is_tried_again_for_ever_and_the_siblings_record_on() {
         let tree = Tree::recorded_call().await;
         let before = tree.generations();
         tree.segments.fail_all.store(true, Ordering::Relaxed);
-        tree.segments.of("1")[0].set(SegmentPhase::Failed("input/output error".into()));
+        tree.segments.of("1")[0].set(SegmentPhase::Failed(Failure::Refused("input/output error".into())));
         tokio::time::sleep(Duration::from_secs(120)).await;
         let tries = tree.segments.of("1").len();
         assert!((20..=40).contains(&tries), "one each five seconds, not {tries}");
@@ -136,6 +136,41 @@ fn a_writer_that_panics_again_and_again_is_given_up_and_its_siblings_record_on()
             tree.board.calls()[0].participants[0].tracks.iter().all(|track| track.segments == 1)
         })
         .await;
+        tree.hang_up().await;
+        assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
+    });
+}
+
+#[test]
+fn a_panic_in_the_pump_is_followed_by_the_next_segment_of_a_fresh_writer() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        only_this_one_restarted(&tree, CAMERA, Point::Pump).await;
+        until("the next segment", || tree.segments.reasons("1") == ["first", "writer_restarted"]).await;
+        assert_eq!(tree.segments.reasons("0"), ["first"]);
+        tree.hang_up().await;
+        assert_eq!(tree.events("child_restarted"), 1);
+    });
+}
+
+#[test]
+fn a_pump_that_panics_again_and_again_for_one_track_is_given_up_there_and_its_siblings_record_on() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let before = tree.generations();
+        arm(Point::Pump, CAMERA, 1_000);
+        until("the end of patience", || tree.state_of(CAMERA) == Some(ActorState::Failed)).await;
+        let tries = tree.segments.of("1").len();
+        assert!((8..=10).contains(&tries), "{tries} segments within the budget");
+        assert_eq!(tree.board.totals.actors_given_up.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(tree.segments.of("1").len(), tries, "it is not tried again by itself");
+        assert_eq!(tree.generations()[MICROPHONE], before[MICROPHONE]);
+        assert_eq!(tree.segments.running().len(), 1);
+        disarm();
+        let stream = tree.media.stream("1", Codec::Vp8);
+        tree.media.change(|facts| facts.media[1].streams.push(stream));
+        until("the next stream to be recorded", || tree.segments.running().len() == 2).await;
         tree.hang_up().await;
         assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
     });

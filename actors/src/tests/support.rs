@@ -20,8 +20,12 @@ use tokio::sync::watch;
 pub use super::tree::*;
 use crate::ports::*;
 use crate::ring::{StreamInfo, TrackRing};
-use crate::segment::{SegmentControl, SegmentFacts, SegmentHandle, SegmentOrder, SegmentPhase, SegmentPlane};
+use crate::segment::{
+    Failure, SegmentControl, SegmentFacts, SegmentHandle, SegmentOrder, SegmentPhase, SegmentPlane,
+};
 use crate::session::{self, SessionError, SessionHandle, SessionSettings, SessionStart, SessionStore};
+use crate::supervise::panic_text;
+use crate::testing::{Point, visit};
 
 pub const ROOM: &str = "!room:hs";
 pub const CALLER: &str = "@ada:hs";
@@ -297,14 +301,18 @@ impl SegmentPlane for FakeSegments {
         });
         let failing = self.fail_all.load(Ordering::Relaxed) && order.ring.info.kind == MediaKind::Video;
         if failing {
-            segment.set(SegmentPhase::Failed("input/output error".into()));
+            segment.set(SegmentPhase::Failed(Failure::Refused("input/output error".into())));
         } else if !self.silent.load(Ordering::Relaxed) {
             segment.write();
         }
         self.all.lock().unwrap().push(Arc::clone(&segment));
-        let (ring, watched) = (Arc::clone(&order.ring), Arc::clone(&segment));
+        let (ring, watched, writer) = (Arc::clone(&order.ring), Arc::clone(&segment), order.writer);
         actix::spawn(async move {
             while !watched.phase().is_over() {
+                if let Err(payload) = std::panic::catch_unwind(|| visit(Point::Pump, &writer)) {
+                    watched.set(SegmentPhase::Failed(Failure::Panic(panic_text(&*payload))));
+                    return;
+                }
                 if watched.control.is_finishing() || ring.has_ended() {
                     watched.set(SegmentPhase::Closed);
                 }
