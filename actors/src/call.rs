@@ -3,7 +3,8 @@
 //!
 //! Everything that must outlive it lies in [`CallShared`], which the supervisor's slot keeps: a fresh CallActor goes on
 //! with the machine's last good snapshot, the same connections, the same session and the same running peers. What it is
-//! told lies in a bounded inbox there; a panic drops the one input that was being handled, unless the tree itself said it.
+//! told lies in a bounded inbox there; a panic drops the one input that was being handled, unless it is an offer or the tree
+//! itself said it.
 
 mod delayed_leave;
 mod finish;
@@ -48,18 +49,20 @@ impl CallActor {
 
     fn reconcile(&mut self, context: &mut Context<Self>) {
         let shared = Arc::clone(&self.shared);
-        let born = std::mem::take(&mut *lock(&shared.first_effects));
-        self.perform(born);
+        self.perform();
         while let Some(input) = shared.next_input() {
             visit(Point::CallHandler, self.slot.path());
-            self.input(input);
-            shared.input_done();
+            if shared.is_outdated(&input) {
+                shared.input_done();
+            } else {
+                self.input(input);
+            }
         }
         self.watch_legs(context);
         for (leg, level) in levels(&shared) {
-            self.step(|machine, now| machine.connection(leg, level, now));
+            self.step(None, |machine, now| machine.connection(leg, level, now));
         }
-        self.step(|machine, now| machine.tick(now));
+        self.step(None, |machine, now| machine.tick(now));
         self.keep_announced();
         self.keep_session();
         shared.keep_people(self.slot.path());
@@ -69,30 +72,36 @@ impl CallActor {
 
     fn input(&mut self, input: CallInput) {
         let asked = input.ending();
-        let was_over = lock(&self.shared.ending).is_some();
-        self.step(|machine, now| machine.input(input, now));
-        // A kind's machine knows fewer reasons than whoever asks for the end.
-        if let (Some(ending), Some(asked), false) = (lock(&self.shared.ending).as_mut(), asked, was_over) {
-            *ending = asked;
-        }
+        self.step(asked, |machine, now| machine.input(input, now));
     }
 
-    /// One input through a copy of the machine; the copy becomes the snapshot when its effects are brought about.
-    fn step(&mut self, input: impl FnOnce(&mut Machine, Now) -> Vec<Effect>) {
-        let mut machine = lock(&self.shared.machine).clone();
-        let effects = input(&mut machine, Now::of(&self.shared.world));
-        self.shared.pass_metadata(&machine);
-        self.perform(effects);
-        *lock(&self.shared.machine) = machine;
-    }
-
-    fn perform(&self, effects: Vec<Effect>) {
+    /// One input through a copy of the machine. The copy becomes the snapshot together with what it wants done: a panic before
+    /// that leaves nothing of the input, one after that costs at most the effect in hand. `asked`: the end that the input
+    /// asks for, because a kind's machine knows fewer reasons than whoever does.
+    fn step(&mut self, asked: Option<Ending>, input: impl FnOnce(&mut Machine, Now) -> Vec<Effect>) {
         let shared = &self.shared;
+        let mut machine = lock(&shared.machine).clone();
+        let effects = input(&mut machine, Now::of(&shared.world));
+        shared.pass_metadata(&machine);
         if effects.contains(&Effect::End(CallEnd::Shutdown)) {
             // What waits to be sent gets the time that a shutdown has, and no more.
             shared.outbox.hurry();
         }
-        for effect in effects {
+        let ends = effects.iter().any(|effect| matches!(effect, Effect::End(_)));
+        if let Some(asked) = asked.filter(|_| ends) {
+            lock(&shared.ending).get_or_insert(asked);
+        }
+        *lock(&shared.machine) = machine;
+        lock(&shared.effects).extend(effects);
+        shared.input_done();
+        self.perform();
+    }
+
+    /// Does what the machine wants done, one after the other.
+    fn perform(&self) {
+        let shared = &self.shared;
+        loop {
+            let Some(effect) = lock(&shared.effects).pop_front() else { return };
             match effect {
                 Effect::Accept { leg, peer, offer } => self.accept(leg, &peer, offer),
                 Effect::Dial { leg, peer, screen } => self.dial(leg, &peer, screen),
@@ -135,7 +144,7 @@ impl CallActor {
     fn accept(&self, leg: LegId, peer: &PeerKey, offer: String) {
         let shared = Arc::clone(&self.shared);
         let connection = shared.world.numbers.connection();
-        lock(&shared.legs).insert(leg, Leg { connection, facts: None });
+        lock(&shared.legs).insert(leg, Leg::new(connection));
         shared.learn_name(&peer.user);
         let caller = peer.user.clone();
         actix::spawn(async move {
@@ -164,7 +173,7 @@ impl CallActor {
     fn dial(&self, leg: LegId, peer: &PeerKey, screen: bool) {
         let shared = Arc::clone(&self.shared);
         let connection = shared.world.numbers.connection();
-        lock(&shared.legs).insert(leg, Leg { connection, facts: None });
+        lock(&shared.legs).insert(leg, Leg::new(connection));
         let callee = peer.user.clone();
         actix::spawn(async move {
             let turn = shared.world.signalling.turn_servers().await;
@@ -199,7 +208,11 @@ impl CallActor {
     }
 
     fn renegotiate(&self, leg: LegId, offer: String) {
-        let Some(connection) = lock(&self.shared.legs).get(&leg).map(|leg| leg.connection) else { return };
+        let given = lock(&self.shared.legs).get_mut(&leg).map(|leg| {
+            leg.applied += 1;
+            (leg.connection, leg.applied)
+        });
+        let Some((connection, number)) = given else { return };
         let answer = self.shared.world.media.renegotiate(connection, offer);
         let shared = Arc::clone(&self.shared);
         actix::spawn(async move {
@@ -207,7 +220,7 @@ impl CallActor {
             if let Err(error) = &answer {
                 tracing::warn!(call = %shared.key, %error, "a later offer cannot be used");
             }
-            shared.tell(CallInput::Renegotiated { leg, answer });
+            shared.tell(CallInput::Renegotiated { leg, number, answer });
         });
     }
 

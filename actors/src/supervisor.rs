@@ -41,7 +41,7 @@ pub struct Deliver {
     pub batch_over: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Delivery {
     pub event: RoomEvent,
     /// Present on state events.
@@ -57,7 +57,7 @@ pub struct Delivery {
 }
 
 /// A call event from device to device.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DeviceDelivery {
     pub sender: String,
     pub event_type: String,
@@ -70,11 +70,29 @@ pub struct DeviceDelivery {
 #[rtype(result = "()")]
 pub struct ShutDown;
 
+#[derive(Clone)]
 enum Waiting {
     Event(Box<Delivery>),
     Device(DeviceDelivery),
     Undecryptable((String, String, String)),
     BatchOver,
+}
+
+impl Waiting {
+    /// What outlives the first panic over it: the end of a batch, which decides about invites, and offers, because who made
+    /// one can do nothing until it is answered.
+    fn is_tried_again(&self) -> bool {
+        match self {
+            Self::Event(delivery) => is_offer(&delivery.event.event_type),
+            Self::Device(delivery) => is_offer(&delivery.event_type),
+            Self::Undecryptable(_) => false,
+            Self::BatchOver => true,
+        }
+    }
+}
+
+fn is_offer(event_type: &str) -> bool {
+    is_call_event(event_type) && event_type.ends_with(".negotiate")
 }
 
 #[derive(Clone)]
@@ -96,6 +114,8 @@ pub struct SupervisorShared {
     rooms_known: AtomicBool,
     /// Delivered and not yet handled: one message of the feed, as long as supervisors fail.
     waiting: Mutex<VecDeque<Waiting>>,
+    /// The first of them was in hand already when a supervisor failed, or is so now.
+    tried: AtomicBool,
     shutting_down: AtomicBool,
     running: watch::Sender<usize>,
     refused: Mutex<HashSet<String>>,
@@ -115,6 +135,7 @@ impl SupervisorShared {
             remembered: Mutex::new(remembered),
             rooms_known: AtomicBool::new(false),
             waiting: Mutex::default(),
+            tried: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
             running: watch::Sender::new(0),
             refused: Mutex::default(),
@@ -245,35 +266,44 @@ impl SupervisorActor {
     }
 
     /// What was delivered, one after the other. What a panic leaves is handled by the next value; only the one thing it
-    /// was at is dropped.
+    /// was at is dropped, if it is not one to be tried again.
     fn handle_waiting(&self) {
-        loop {
-            let next = {
-                let mut waiting = lock(&self.shared.waiting);
-                // The end of a batch came from no remote side: it decides about invites and is not dropped.
-                match waiting.front() {
-                    None => break,
-                    Some(Waiting::BatchOver) => None,
-                    Some(_) => waiting.pop_front(),
-                }
-            };
+        while let Some((next, stays)) = self.next_waiting() {
             visit(Point::SupervisorHandler, self.slot.path());
-            let Some(next) = next.or_else(|| lock(&self.shared.waiting).pop_front()) else { break };
-            match next {
-                Waiting::Event(delivery) => self.event(*delivery),
-                Waiting::Device(delivery) => self.device_event(&delivery),
-                Waiting::Undecryptable((room, event_id, sender)) => {
-                    if let Some(room) = self.room(&room) {
-                        room.undecryptable(&event_id, &sender);
-                    }
+            self.handle_one(next);
+            if stays {
+                lock(&self.shared.waiting).pop_front();
+                self.shared.tried.store(false, Ordering::Release);
+            }
+        }
+    }
+
+    /// What is to be handled next, and whether it stays in the queue until it is.
+    fn next_waiting(&self) -> Option<(Waiting, bool)> {
+        let mut waiting = lock(&self.shared.waiting);
+        let again = self.shared.tried.swap(false, Ordering::AcqRel);
+        if let Some(first) = waiting.front().filter(|first| !again && first.is_tried_again()) {
+            self.shared.tried.store(true, Ordering::Release);
+            return Some((first.clone(), true));
+        }
+        Some((waiting.pop_front()?, false))
+    }
+
+    fn handle_one(&self, next: Waiting) {
+        match next {
+            Waiting::Event(delivery) => self.event(*delivery),
+            Waiting::Device(delivery) => self.device_event(&delivery),
+            Waiting::Undecryptable((room, event_id, sender)) => {
+                if let Some(room) = self.room(&room) {
+                    room.undecryptable(&event_id, &sender);
                 }
-                Waiting::BatchOver => {
-                    self.shared.rooms_known.store(true, Ordering::Release);
-                    self.keep_rooms();
-                    let now = self.shared.world.clock.now();
-                    let actions = lock(&self.shared.desk).batch_end(now);
-                    self.perform(actions);
-                }
+            }
+            Waiting::BatchOver => {
+                self.shared.rooms_known.store(true, Ordering::Release);
+                self.keep_rooms();
+                let now = self.shared.world.clock.now();
+                let actions = lock(&self.shared.desk).batch_end(now);
+                self.perform(actions);
             }
         }
     }

@@ -245,7 +245,7 @@ fn mesh_input(machine: &mut Mesh, input: CallInput, now: Now) -> Vec<MeshAction>
         CallInput::Dialled { leg, offer } => machine.dialled(leg, offer.as_deref().ok(), now.boot),
         CallInput::Opened { leg, answer } => machine.accepted(leg, answer.as_deref().ok(), now.boot),
         CallInput::Applied { leg, ok } => machine.applied(leg, ok, now.boot),
-        CallInput::Renegotiated { leg, answer } => {
+        CallInput::Renegotiated { leg, answer, .. } => {
             machine.renegotiated(leg, answer.as_deref().ok(), now.boot)
         }
         CallInput::Published(ok) => machine.published(ok, now.boot),

@@ -40,9 +40,10 @@ pub enum CallInput {
         leg: LegId,
         answer: Result<String, MediaError>,
     },
-    /// The answer to a later offer.
+    /// The answer to a later offer, which was the leg's `number`th to be applied.
     Renegotiated {
         leg: LegId,
+        number: u64,
         answer: Result<String, MediaError>,
     },
     /// The answer to [`crate::ports::MediaPlane::dial`]: our offer.
@@ -83,9 +84,14 @@ pub struct RecordingOrder {
 }
 
 impl CallInput {
-    /// Said by the tree itself, once; a remote side says again what it misses, or hangs up.
-    fn is_ours(&self) -> bool {
-        !matches!(self, Self::Signal(_) | Self::Device(_))
+    /// What outlives the first panic over it: what the tree itself says, once; and offers, because who made one can do nothing
+    /// until it is answered. For the rest a remote side says again what it misses, or hangs up.
+    fn is_tried_again(&self) -> bool {
+        match self {
+            Self::Signal(signal) => signal.is_offer(),
+            Self::Device(device) => device.signal.is_offer(),
+            _ => true,
+        }
     }
 
     pub(super) fn ending(&self) -> Option<Ending> {
@@ -143,6 +149,14 @@ pub(super) struct Leg {
     pub(super) connection: ConnectionId,
     /// Once the media plane has set it up.
     pub(super) facts: Option<watch::Receiver<Arc<ConnectionFacts>>>,
+    /// How often an offer was given to it to be applied.
+    pub(super) applied: u64,
+}
+
+impl Leg {
+    pub(super) fn new(connection: ConnectionId) -> Self {
+        Self { connection, facts: None, applied: 0 }
+    }
 }
 
 /// A call's slot content: outlives the actor, belongs to the SupervisorActor.
@@ -160,8 +174,8 @@ pub struct CallShared {
     pub(super) inbox: Mutex<VecDeque<CallInput>>,
     pub(super) in_hand: Mutex<Option<InHand>>,
     pub(super) machine: Mutex<Machine>,
-    /// Effects of the machine's birth, brought about by the first generation.
-    pub(super) first_effects: Mutex<Vec<Effect>>,
+    /// What the machine wants done and nobody has begun to do.
+    pub(super) effects: Mutex<VecDeque<Effect>>,
     pub(super) legs: Mutex<BTreeMap<LegId, Leg>>,
     pub(super) people: Mutex<BTreeMap<PeerKey, Participant>>,
     pub(super) want_session: AtomicBool,
@@ -209,7 +223,7 @@ impl CallShared {
         invite: &CallSignal,
         opted_out: BTreeSet<String>,
     ) -> Arc<Self> {
-        let (machine, first_effects) = Machine::one_to_one(world, key, invite);
+        let (machine, effects) = Machine::one_to_one(world, key, invite);
         let order = RecordingOrder {
             room: invite.room.clone(),
             call_id: invite.call_id.clone(),
@@ -217,7 +231,7 @@ impl CallShared {
             opted_out,
             ..RecordingOrder::default()
         };
-        Self::with(world, parent, key, order, machine, first_effects, None)
+        Self::with(world, parent, key, order, machine, effects, None)
     }
 
     /// A full-mesh call that we join.
@@ -233,7 +247,7 @@ impl CallShared {
             &order.room,
             &stream,
         );
-        let (machine, first_effects) = Machine::mesh(terms);
+        let (machine, effects) = Machine::mesh(terms);
         let now = Now::of(world);
         let age = Duration::from_micros(
             order.began_utc_micros.map_or(0, |began| world.clock.utc_micros().saturating_sub(began)).max(0)
@@ -241,7 +255,7 @@ impl CallShared {
         );
         let began = BootTime::from_nanos(now.boot.as_nanos().saturating_sub(age.as_nanos() as u64));
         let tile = Tile { stream, since: settings.group.tile.then_some(began) };
-        Self::with(world, parent, key, order, machine, first_effects, Some(tile))
+        Self::with(world, parent, key, order, machine, effects, Some(tile))
     }
 
     fn with(
@@ -250,7 +264,7 @@ impl CallShared {
         key: CallKey,
         order: RecordingOrder,
         machine: Machine,
-        first_effects: Vec<Effect>,
+        effects: Vec<Effect>,
         tile: Option<Tile>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -268,7 +282,7 @@ impl CallShared {
             inbox: Mutex::default(),
             in_hand: Mutex::default(),
             machine: Mutex::new(machine),
-            first_effects: Mutex::new(first_effects),
+            effects: Mutex::new(effects.into()),
             legs: Mutex::default(),
             people: Mutex::default(),
             want_session: AtomicBool::new(false),
@@ -316,11 +330,11 @@ impl CallShared {
     }
 
     /// The next input. One that was in hand when the actor failed is dropped if it came from afar, because it may be what
-    /// it failed of; our own are tried once more.
+    /// it failed of; offers and our own are tried once more.
     pub(super) fn next_input(&self) -> Option<CallInput> {
         let mut hand = lock(&self.in_hand);
         if let Some(InHand { input, again: false }) = hand.take()
-            && input.is_ours()
+            && input.is_tried_again()
         {
             *hand = Some(InHand { input: input.clone(), again: true });
             return Some(input);
@@ -333,6 +347,16 @@ impl CallShared {
     /// The input in hand was handled.
     pub(super) fn input_done(&self) {
         *lock(&self.in_hand) = None;
+    }
+
+    /// It answers an offer that was given to the connection once more since: the later answer counts.
+    pub(super) fn is_outdated(&self, input: &CallInput) -> bool {
+        match input {
+            CallInput::Renegotiated { leg, number, .. } => {
+                lock(&self.legs).get(leg).is_some_and(|leg| leg.applied != *number)
+            }
+            _ => false,
+        }
     }
 
     /// Nothing is left to do.

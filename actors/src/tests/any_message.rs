@@ -47,11 +47,17 @@ async fn whole_call(tree: &Tree) -> Vec<Vec<String>> {
         let muted = json!({"sdp_stream_metadata": {"user": {"purpose": "m.usermedia", "audio_muted": true}}});
         tell(tree, "m.call.sdp_stream_metadata_changed", muted).await;
         tell(tree, "m.call.negotiate", json!({"description": {"type": "offer", "sdp": "screen"}})).await;
-        let screen = tree.media.media("2", "screen", Codec::Vp8);
-        tree.media.change(|facts| facts.media.push(screen));
+        // It is there when its offer was applied, and no earlier.
+        let applied = || tree.media.offers.lock().unwrap().iter().any(|offer| offer == "screen");
+        a_while(applied).await;
+        if applied() {
+            let screen = tree.media.media("2", "screen", Codec::Vp8);
+            tree.media.change(|facts| facts.media.push(screen));
+        }
         a_while(|| tree.segments.running().len() == 3).await;
         tree.media.change(|facts| facts.media[2].direction = Direction::Inactive);
         a_while(|| tree.segments.running().len() == 2).await;
+        assert_eq!(tree.signalling.count("m.call.negotiate"), 1, "one answer for one offer");
         let (again, other) = (tree.media.stream("2", Codec::Vp8), tree.media.stream("1", Codec::Vp8));
         tree.media.change(|facts| {
             facts.media[2].direction = Direction::SendRecv;

@@ -55,18 +55,78 @@ fn a_panic_in_a_call_drops_one_signal_and_ends_no_segment() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;
         let before = tree.generations();
+        let muted = |muted| json!({"sdp_stream_metadata": {"user": {"purpose": "m.usermedia", "audio_muted": muted}}});
         arm(Point::CallHandler, CALL, 1);
-        let offer = json!({"description": {"type": "offer", "sdp": "dropped"}});
-        tree.event("m.call.negotiate", CALLER, offer).await;
+        tree.event("m.call.sdp_stream_metadata_changed", CALLER, muted(true)).await;
         until("the restart", || tree.board.actor(CALL).is_some_and(|call| call.generation.0 == 2)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(tree.board.calls()[0].participants[0].tracks.iter().all(|track| !track.muted));
         assert_eq!(tree.generations()[PEER], before[PEER]);
         assert_eq!(tree.generations()[CAMERA], before[CAMERA]);
-        let offer = json!({"description": {"type": "offer", "sdp": "taken"}});
-        tree.event("m.call.negotiate", CALLER, offer).await;
-        until("the next offer", || *tree.media.offers.lock().unwrap() == ["taken"]).await;
+        tree.event("m.call.sdp_stream_metadata_changed", CALLER, muted(true)).await;
+        until("the next signal", || {
+            tree.board.calls()[0].participants[0].tracks.iter().any(|track| track.muted)
+        })
+        .await;
         assert_eq!(tree.segments.all.lock().unwrap().len(), 2);
         tree.hang_up().await;
         assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
+    });
+}
+
+#[test]
+fn an_offer_at_which_an_actor_panics_is_answered_by_the_next_value() {
+    for (point, who) in [(Point::CallHandler, CALL), (Point::SupervisorHandler, "supervisor")] {
+        on_paused_time(async {
+            let tree = Tree::recorded_call().await;
+            arm(point, who, 1);
+            tree.event("m.call.negotiate", CALLER, json!({"description": {"type": "offer", "sdp": "x"}}))
+                .await;
+            until("the restart", || {
+                tree.mind_root();
+                tree.board.actor(who).is_some_and(|actor| actor.generation.0 == 2)
+            })
+            .await;
+            until("the answer", || tree.signalling.count("m.call.negotiate") == 1).await;
+            assert_eq!(*tree.media.offers.lock().unwrap(), ["x"]);
+            tree.hang_up().await;
+            assert_eq!(tree.events("renegotiated"), 1);
+        });
+    }
+}
+
+#[test]
+fn an_offer_at_which_a_call_panics_twice_is_dropped() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        arm(Point::CallHandler, CALL, 2);
+        let offer = |sdp: &str| json!({"description": {"type": "offer", "sdp": sdp}});
+        tree.event("m.call.negotiate", CALLER, offer("poisoned")).await;
+        until("both restarts", || tree.board.actor(CALL).is_some_and(|call| call.generation.0 == 3)).await;
+        tree.event("m.call.negotiate", CALLER, offer("good")).await;
+        until("the next offer", || *tree.media.offers.lock().unwrap() == ["good"]).await;
+        assert_eq!(tree.segments.all.lock().unwrap().len(), 2);
+        tree.hang_up().await;
+    });
+}
+
+#[test]
+fn an_offer_that_had_to_be_applied_again_is_answered_once_and_by_the_later_answer() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        tree.media.slow.store(true, Ordering::Relaxed);
+        tree.event("m.call.negotiate", CALLER, json!({"description": {"type": "offer", "sdp": "x"}})).await;
+        until("another try", || *tree.media.offers.lock().unwrap() == ["x", "x"]).await;
+        tree.media.let_go.notify_waiters();
+        until("an answer", || tree.signalling.count("m.call.negotiate") > 0).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let sent = tree.signalling.sent.lock().unwrap().clone();
+        let answers: Vec<_> = sent.iter().filter(|(kind, _)| kind == "m.call.negotiate").collect();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        assert_eq!(answers[0].1["description"]["sdp"], "later answer 2");
+        tree.media.slow.store(false, Ordering::Relaxed);
+        tree.hang_up().await;
+        assert_eq!(tree.events("renegotiated"), 1);
     });
 }
 

@@ -71,6 +71,9 @@ pub struct FakeMedia {
     pub candidates: AtomicU64,
     /// Offers are never answered.
     pub stuck: std::sync::atomic::AtomicBool,
+    /// Later offers are answered when they are let go, all at once.
+    pub slow: std::sync::atomic::AtomicBool,
+    pub let_go: Arc<tokio::sync::Notify>,
     streams: AtomicU64,
 }
 
@@ -204,7 +207,18 @@ impl MediaPlane for FakeMedia {
         if self.stuck.load(Ordering::Relaxed) {
             return futures_util::future::pending().boxed();
         }
-        async { Ok(Answer { sdp: "later answer".into() }) }.boxed()
+        let number = self.offers.lock().unwrap().len();
+        let answer = Ok(Answer { sdp: format!("later answer {number}") });
+        if self.slow.load(Ordering::Relaxed) {
+            let mut let_go = Box::pin(self.let_go.clone().notified_owned());
+            let_go.as_mut().enable();
+            return async move {
+                let_go.await;
+                answer
+            }
+            .boxed();
+        }
+        async { answer }.boxed()
     }
 
     fn add_candidates(&self, _: ConnectionId, list: Vec<RemoteCandidate>) {

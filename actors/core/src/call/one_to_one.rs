@@ -331,9 +331,11 @@ impl OneToOne {
     /// The media plane's answer to [`CallAction::Renegotiate`]: `None` if the offer was refused; the call goes on as
     /// it was.
     pub fn renegotiated(&mut self, answer: Option<&str>) -> Vec<CallAction> {
-        self.negotiating = None;
         if matches!(self.phase, CallPhase::Ended(_)) {
             return Vec::new();
+        }
+        if self.negotiating.take().is_none() {
+            return vec![CallAction::Ignored];
         }
         let mut actions = match answer {
             Some(sdp) => vec![

@@ -163,6 +163,11 @@ impl CallSignal {
         Ok(Self { room: event.room.clone(), event_id: event.event_id.clone(), age: event.age, ..signal })
     }
 
+    /// Whoever sent it waits for an answer to it.
+    pub fn is_offer(&self) -> bool {
+        matches!(self.body, SignalBody::Negotiate { kind: DescriptionKind::Offer, .. })
+    }
+
     /// Reads an event that names neither a room nor an event id, as to-device events do.
     pub(crate) fn read(
         sender: &str,
