@@ -66,6 +66,7 @@ impl RecordingPath {
     ) -> Result<Self, RecordingError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let media = Arc::new(MediaLoop::start(media)?);
+        board.media.store(media.view());
         let lanes = LanePool::start(
             Arc::clone(&storage),
             Arc::clone(&clock),

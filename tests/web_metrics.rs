@@ -54,6 +54,12 @@ fn every_total_of_the_board_is_a_metric_with_help() {
             "{metric} {value} is missing in\n{text}"
         );
     }
+    let media = board.media.load().counts.read();
+    assert!(media.iter().any(|(name, _, value)| (*name, *value) == ("kernel_drops", 7)));
+    for (name, _, value) in media {
+        let line = format!("recorder_{name}_total {value}");
+        assert!(text.lines().any(|seen| seen == line), "{line} is missing in\n{text}");
+    }
     let families = text.lines().filter(|line| line.starts_with("# TYPE")).count();
     assert_eq!(text.lines().filter(|line| line.starts_with("# HELP")).count(), families);
 }
@@ -64,6 +70,7 @@ fn gauges_follow_the_board() {
     let text = text(&busy_board(&clock));
     for line in [
         "recorder_calls 3",
+        "recorder_connections 3",
         "recorder_participants 3",
         "recorder_streams{codec=\"vp8\",kind=\"video\"} 2",
         "recorder_streams{codec=\"opus\",kind=\"audio\"} 2",

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::rt::System;
 use recorder_actors::observe::{Board, Severity};
+use recorder_actors::ports::Clock;
 use recorder_core::media::{Codec, Source};
 use web_support::{HandClock, NOW, busy_board, call, get, open_settings, participant, serve, track};
 
@@ -37,6 +38,23 @@ fn one_look_tells_what_is_recorded_and_how_well() {
     ] {
         assert!(body.contains(text), "{text:?} is not on the page");
     }
+}
+
+#[test]
+fn drops_before_reading_are_warned_of_as_long_as_they_are_new() {
+    let clock = HandClock::new();
+    let board = busy_board(&clock);
+    let page = serve(open_settings(), &board, &clock);
+    let body = || get(page.address, "/").body;
+    let (kernel, held) = ("The kernel drops packets", "Packets come before their keys");
+    assert!(!body().contains(kernel) && !body().contains(held), "counts alone are no news");
+    board.media.load().kernel_dropped(5, clock.now());
+    assert!(body().contains(kernel) && !body().contains(held));
+    clock.advance(Duration::from_mins(9));
+    board.media.load().held_dropped(1, clock.now());
+    assert!(body().contains(kernel) && body().contains(held));
+    clock.advance(Duration::from_mins(2));
+    assert!(!body().contains(kernel) && body().contains(held));
 }
 
 #[test]

@@ -30,6 +30,7 @@ use self::kind::{Effect, Machine, Now};
 pub(crate) use self::people::Participant;
 pub use self::slot::{CallInput, CallShared, Ending, RecordingOrder};
 use self::slot::{Leg, Membership};
+use crate::drops::IN_A_SESSION;
 use crate::journal::event;
 use crate::observe::{Severity, Totals};
 use crate::ports::{ConnectionState, LiveCall, SessionOrder};
@@ -65,6 +66,7 @@ impl CallActor {
         self.step(None, |machine, now| machine.tick(now));
         self.keep_announced();
         self.keep_session();
+        shared.tell_drops(IN_A_SESSION);
         shared.keep_people(self.slot.path());
         self.keep_ending(context);
         self.publish();

@@ -6,6 +6,7 @@
 
 pub mod call;
 mod clock_fit;
+mod drops;
 mod journal;
 pub mod lane;
 pub mod observe;

@@ -13,6 +13,32 @@ use recorder_core::ids::{CallKey, Generation};
 use recorder_core::media::{Codec, MediaKind, Source};
 use serde::Serialize;
 
+/// Counters of one kind. They only grow.
+macro_rules! counters {
+    ($(#[doc = $about:literal])* $kind:ident { $($(#[doc = $doc:literal])* $name:ident),* $(,)? }) => {
+        $(#[doc = $about])*
+        #[derive(Debug, Default)]
+        pub struct $kind {
+            $($(#[doc = $doc])* pub $name: AtomicU64,)*
+        }
+
+        impl $kind {
+            /// Every counter with its name and help text, for the metrics page.
+            pub fn read(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((
+                    stringify!($name),
+                    concat!($($doc),*).trim(),
+                    self.$name.load(Ordering::Relaxed),
+                ),)*]
+            }
+        }
+    };
+}
+
+mod media;
+
+pub use self::media::{MediaCounts, MediaView};
+
 /// Happenings kept for the page; the oldest go first.
 pub const HAPPENINGS: usize = 200;
 /// Actors the board shows. More than the tree can hold at `calls.max`, and a bound all the same.
@@ -173,86 +199,68 @@ pub struct StorageSnapshot {
     pub last_error: Option<String>,
 }
 
-macro_rules! totals {
-    ($($(#[doc = $doc:literal])* $name:ident),* $(,)?) => {
-        /// Counters since the process began. Each fact is counted in one place.
-        #[derive(Debug, Default)]
-        pub struct Totals {
-            $($(#[doc = $doc])* pub $name: AtomicU64,)*
-        }
-
-        impl Totals {
-            /// Every counter with its name and help text, for the metrics page.
-            pub fn read(&self) -> Vec<(&'static str, &'static str, u64)> {
-                vec![$((
-                    stringify!($name),
-                    concat!($($doc),*).trim(),
-                    self.$name.load(Ordering::Relaxed),
-                ),)*]
-            }
-        }
-    };
-}
-
-totals! {
-    /// Commands and objections in rooms that were not followed.
-    commands_refused,
-    /// Calls answered.
-    calls_answered,
-    /// Invites refused because their sender is not on the allow-list.
-    calls_refused_not_allowed,
-    /// Invites refused because `calls.max` calls were running.
-    calls_refused_busy,
-    /// Invites refused because their sender had opted out of being recorded in the room.
-    calls_refused_opted_out,
-    /// Invites refused because their offer could not be used.
-    calls_refused_bad_offer,
-    /// Calls that ended.
-    calls_ended,
-    /// Sessions whose recording failed.
-    sessions_failed,
-    /// Actors started again after a fault.
-    actor_restarts,
-    /// Panics caught in actors, pumps and lanes.
-    panics_caught,
-    /// Late answers of replaced children, ignored.
-    stale_messages,
-    /// Actors given up after their restart budget.
-    actors_given_up,
-    /// Segments opened.
-    segments_opened,
-    /// Segments closed with everything on disk.
-    segments_closed,
-    /// Media frames written.
-    frames_written,
-    /// Bytes handed to the disk.
-    bytes_written,
-    /// RTP packets received.
-    packets_received,
-    /// RTP packets that came by retransmission.
-    packets_recovered,
-    /// RTP packets that never came.
-    packets_lost,
-    /// RTP packets that arrived and were lost by this program; 0 or a defect.
-    packets_dropped_by_us,
-    /// Key frames asked for.
-    key_frames_requested,
-    /// Disk errors.
-    disk_errors,
-    /// Signalling events that were malformed or out of place, and ignored.
-    signals_ignored,
-    /// Signalling events handled.
-    signals_handled,
-    /// Room invites accepted.
-    room_invites_accepted,
-    /// Room invites refused.
-    room_invites_refused,
-    /// Syncs that failed.
-    sync_failures,
-    /// Syncs that succeeded.
-    syncs,
-    /// Events that could not be decrypted when they arrived.
-    undecrypted_events,
+counters! {
+    /// Counters since the process began. Each fact is counted in one place.
+    Totals {
+        /// Commands and objections in rooms that were not followed.
+        commands_refused,
+        /// Calls answered.
+        calls_answered,
+        /// Invites refused because their sender is not on the allow-list.
+        calls_refused_not_allowed,
+        /// Invites refused because `calls.max` calls were running.
+        calls_refused_busy,
+        /// Invites refused because their sender had opted out of being recorded in the room.
+        calls_refused_opted_out,
+        /// Invites refused because their offer could not be used.
+        calls_refused_bad_offer,
+        /// Calls that ended.
+        calls_ended,
+        /// Sessions whose recording failed.
+        sessions_failed,
+        /// Actors started again after a fault.
+        actor_restarts,
+        /// Panics caught in actors, pumps and lanes.
+        panics_caught,
+        /// Late answers of replaced children, ignored.
+        stale_messages,
+        /// Actors given up after their restart budget.
+        actors_given_up,
+        /// Segments opened.
+        segments_opened,
+        /// Segments closed with everything on disk.
+        segments_closed,
+        /// Media frames written.
+        frames_written,
+        /// Bytes handed to the disk.
+        bytes_written,
+        /// RTP packets received.
+        packets_received,
+        /// RTP packets that came by retransmission.
+        packets_recovered,
+        /// RTP packets that never came.
+        packets_lost,
+        /// RTP packets that arrived and were lost by this program; 0 or a defect.
+        packets_dropped_by_us,
+        /// Key frames asked for.
+        key_frames_requested,
+        /// Disk errors.
+        disk_errors,
+        /// Signalling events that were malformed or out of place, and ignored.
+        signals_ignored,
+        /// Signalling events handled.
+        signals_handled,
+        /// Room invites accepted.
+        room_invites_accepted,
+        /// Room invites refused.
+        room_invites_refused,
+        /// Syncs that failed.
+        sync_failures,
+        /// Syncs that succeeded.
+        syncs,
+        /// Events that could not be decrypted when they arrived.
+        undecrypted_events,
+    }
 }
 
 impl Totals {
@@ -274,6 +282,8 @@ pub struct Board {
     pub totals: Totals,
     /// Rooms whose wishes (who is not to be recorded, what runs) the disk has not taken yet.
     pub unsaved_rooms: AtomicU64,
+    /// The media plane's own, once it runs.
+    pub media: ArcSwap<MediaView>,
     /// `BootTime` nanoseconds of the tree's last heartbeat.
     pub tree_heartbeat: AtomicU64,
     /// `BootTime` nanoseconds of the media loop's last turn.

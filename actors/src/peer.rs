@@ -22,6 +22,7 @@ use tokio::sync::watch;
 pub use self::heirloom::{Inherited, KnownParticipant};
 use self::tell::Said;
 use self::wanted::find_ring;
+use crate::drops::Growing;
 use crate::journal::event;
 use crate::observe::ActorKind;
 use crate::ports::{ConnectionFacts, ConnectionState};
@@ -68,6 +69,7 @@ pub struct Counters {
     held: bool,
     /// What the journal says of the participant's consent.
     opted_out: bool,
+    held_drops: Growing,
 }
 
 /// A peer's slot content: outlives the actor, belongs to the CallActor.
@@ -169,6 +171,9 @@ impl PeerActor {
                     segment.control.note_reconnect();
                 }
             }
+        }
+        if !wanted.opted_out {
+            self.tell_drops(&facts, wanted.stop);
         }
         self.keep_writers_running();
         if wanted.stop {

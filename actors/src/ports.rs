@@ -84,6 +84,8 @@ pub struct ConnectionFacts {
     pub ice_restarts: u32,
     /// First packet of any stream.
     pub first_packet: Option<BootTime>,
+    /// Packets that came before their keys or stream were known and found no room to wait.
+    pub held_drops: u64,
 }
 
 /// A TURN server of the homeserver (spec: client-server API, "VoIP").

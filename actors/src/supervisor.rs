@@ -1,5 +1,6 @@
 //! SupervisorActor: one. Decides which invites are answered, routes signals, owns the calls' slots, beats the heart.
 
+mod drops;
 mod group;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -16,6 +17,7 @@ use recorder_core::time::BootTime;
 use tokio::sync::{Semaphore, watch};
 
 use crate::call::{CallActor, CallInput, CallShared, Ending};
+use crate::drops::Growing;
 use crate::observe::{ActorKind, Severity, Totals};
 use crate::ports::{RoomPowers, RoomRecord};
 use crate::rooms::{RoomPlaces, Speaker};
@@ -119,6 +121,8 @@ pub struct SupervisorShared {
     shutting_down: AtomicBool,
     running: watch::Sender<usize>,
     refused: Mutex<HashSet<String>>,
+    /// Drops of the kernel, and for want of keys, as far as they were told.
+    drops: Mutex<[Growing; 2]>,
     /// Rejections under way; beyond the bound an invite is refused in silence, and counted.
     rejections: Arc<Semaphore>,
 }
@@ -139,6 +143,7 @@ impl SupervisorShared {
             shutting_down: AtomicBool::new(false),
             running: watch::Sender::new(0),
             refused: Mutex::default(),
+            drops: Mutex::default(),
             rejections: Arc::new(Semaphore::new(MOST_REJECTIONS)),
         })
     }
@@ -203,6 +208,7 @@ impl SupervisorActor {
             }
         }
         self.keep_rooms();
+        self.watch_drops();
     }
 
     fn forget(&self, key: CallKey, place: &CallPlace) {

@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use futures_util::future::BoxFuture;
+use recorder_actors::observe::{MediaCounts, MediaView};
 use recorder_actors::ports::{Answer, Connected, MediaError, MediaPlane, RemoteCandidate, Tile, TurnServer};
 use recorder_core::ids::{ConnectionId, Mid, StreamId};
 use recorder_core::time::BootTime;
@@ -44,8 +45,8 @@ use tokio::sync::oneshot;
 use connection::Connection;
 use net::moment;
 use reactor::{Command, Inlet, Reactor};
+pub use shared::MediaSettings;
 use shared::Shared;
-pub use shared::{MediaSettings, MediaStats};
 use socket::Socket;
 
 /// Candidates of one command that are looked at; the rest cannot be taken by the connection anyway.
@@ -132,13 +133,18 @@ impl MediaLoop {
         &self.shared.bound
     }
 
-    pub fn stats(&self) -> &MediaStats {
-        &self.shared.stats
+    pub fn stats(&self) -> &MediaCounts {
+        &self.shared.view.counts
+    }
+
+    /// What the board shows of this media plane.
+    pub fn view(&self) -> Arc<MediaView> {
+        Arc::clone(&self.shared.view)
     }
 
     /// Connections that are open now.
     pub fn connections(&self) -> usize {
-        self.shared.connections.load(Ordering::Acquire)
+        self.shared.view.connections.load(Ordering::Acquire)
     }
 
     /// Closes every connection and waits for the thread. Blocks for one turn of the loop; call it off the runtime.
@@ -157,7 +163,7 @@ impl MediaLoop {
             return Err(MediaError::Stopped);
         }
         self.inlet.push(command).map_err(|_| {
-            self.shared.stats.commands_dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.view.counts.commands_dropped.fetch_add(1, Ordering::Relaxed);
             MediaError::Stopped
         })
     }
@@ -206,7 +212,7 @@ struct Slot<'a> {
 
 impl<'a> Slot<'a> {
     fn take(shared: &'a Shared, limit: usize) -> Option<Self> {
-        let counter = &shared.connections;
+        let counter = &shared.view.connections;
         let more = |open: usize| (open < limit).then_some(open + 1);
         counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
         Some(Self { shared, kept: false })
@@ -220,7 +226,7 @@ impl<'a> Slot<'a> {
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
         if !self.kept {
-            self.shared.connections.fetch_sub(1, Ordering::AcqRel);
+            self.shared.view.connections.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The facts of the page as JSON, documented in docs/api.md.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use actix_web::{HttpResponse, web};
 use recorder_actors::observe::{AccountSnapshot, CallSnapshot, Happening, StorageSnapshot};
@@ -40,6 +41,13 @@ struct Status {
     participants: usize,
     streams: usize,
     totals: serde_json::Map<String, serde_json::Value>,
+    media: Media,
+}
+
+#[derive(Serialize)]
+struct Media {
+    connections: usize,
+    totals: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Serialize)]
@@ -72,6 +80,7 @@ async fn status(shared: web::Data<Shared>) -> HttpResponse {
     let hindrances = health::hindrances(&shared.board, shared.clock.utc_micros());
     let ready = hindrances.is_empty();
     problems.extend(hindrances);
+    let media = shared.board.media.load();
     HttpResponse::Ok().json(Status {
         recorder: Recorder {
             name: "matrix-call-recorder",
@@ -89,14 +98,16 @@ async fn status(shared: web::Data<Shared>) -> HttpResponse {
         participants: calls.iter().flat_map(|call| &call.participants).filter(|one| one.present).count(),
         streams: live_streams(&calls),
         calls: calls.len(),
-        totals: shared
-            .board
-            .totals
-            .read()
-            .into_iter()
-            .map(|(name, _, value)| (name.to_owned(), value.into()))
-            .collect(),
+        totals: named(shared.board.totals.read()),
+        media: Media {
+            connections: media.connections.load(Ordering::Relaxed),
+            totals: named(media.counts.read()),
+        },
     })
+}
+
+fn named(counters: Vec<(&'static str, &'static str, u64)>) -> serde_json::Map<String, serde_json::Value> {
+    counters.into_iter().map(|(name, _, value)| (name.to_owned(), value.into())).collect()
 }
 
 /// Streams that media is arriving on.

@@ -92,6 +92,7 @@ impl Collector for BoardCollector {
         self.totals(&mut families);
         self.calls(&mut families);
         self.actors(&mut families);
+        self.media(&mut families);
         self.account_and_disk(&mut families);
         self.process(&mut families);
         families.0
@@ -174,6 +175,15 @@ impl BoardCollector {
                 (["media"], age(self.board.media_heartbeat.load(Ordering::Relaxed))),
             ],
         );
+    }
+
+    fn media(&self, families: &mut Families) {
+        let view = self.board.media.load();
+        for (name, help, value) in view.counts.read() {
+            families.counter(&format!("recorder_{name}_total"), help.trim_end_matches('.'), value);
+        }
+        let connections = view.connections.load(Ordering::Relaxed);
+        families.gauge("recorder_connections", "Peer connections that are open", connections as f64);
     }
 
     fn account_and_disk(&self, families: &mut Families) {

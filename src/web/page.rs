@@ -4,6 +4,7 @@
 //! through [`words::tame`] for its shape and through maud's escaping for its characters.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::{HttpResponse, web};
@@ -28,6 +29,8 @@ const HAPPENINGS: usize = 40;
 
 /// A sync long-polls for half a minute; without one for this long something is wrong, seconds.
 const SYNC_LATE: f64 = 90.0;
+/// How long the page warns of what was dropped before it could be read.
+const DROPS_SEEN: Duration = Duration::from_mins(10);
 /// Share of lost packets from which a stream is marked.
 const LOSS_SEEN: f64 = 0.01;
 
@@ -150,6 +153,7 @@ fn summary(view: &View<'_>) -> Markup {
             @else { (words::bytes(storage.free_bytes)) " free on disk" }
         }
         span.fact.dim { "up " (words::age(up)) }
+        @for warning in drops(view) { span.fact.warn { (dot("warn", "warning")) (warning) } }
         @for problem in &ill { span.fact.bad { (dot("bad", "fault")) (sentence(&problem.text)) } }
         @if let Some(error) = &storage.last_error {
             @if !storage.writable || storage.level != "plenty" {
@@ -157,6 +161,15 @@ fn summary(view: &View<'_>) -> Markup {
             }
         }
     }
+}
+
+/// What was dropped lately before it could be read.
+fn drops(view: &View<'_>) -> Vec<&'static str> {
+    let words =
+        ["The kernel drops packets: see net.core.rmem_max", "Packets come before their keys and are dropped"];
+    let last = view.shared.board.media.load().last_drops();
+    let lately = |at: Option<BootTime>| at.is_some_and(|at| view.now.saturating_since(at) < DROPS_SEEN);
+    words.into_iter().zip(last).filter(|(_, at)| lately(*at)).map(|(words, _)| words).collect()
 }
 
 fn sentence(text: &str) -> String {

@@ -7,7 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { Course } from './actions.mjs';
 import { seconds } from './expect.mjs';
 import { freePort, leave, until } from './processes.mjs';
-import { assertSameSockets, flat, holdings } from './remains.mjs';
+import { assertNothingOpen, assertSameSockets, flat, holdings } from './remains.mjs';
 import { UdpPath } from './udp_path.mjs';
 import { World } from './world.mjs';
 
@@ -175,7 +175,7 @@ describe('a change touches one child', () => {
   test('nothing of any of these calls is left', async () => {
     const { actors, ...left } = await rest();
     assert.equal(actors.length, 1, `left in the tree: ${actors.map(({ path }) => path)}`);
-    assert.deepEqual(left.files, []);
+    assertNothingOpen(left);
     assertSameSockets(left.sockets, idle.sockets, AT_ONCE);
     assert.ok(left.threads <= idle.threads + 1, `${idle.threads} threads became ${left.threads}`);
     console.log(`  heap when idle ${idle.heap}, in the end ${left.heap} bytes`);

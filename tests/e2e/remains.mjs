@@ -35,7 +35,7 @@ async function sockets(recorder, inodes) {
   return count;
 }
 
-/** Media files and sockets that the recorder's process holds open, its threads and its heap. */
+/** Media files, sockets and peer connections that the recorder's process holds open, its threads and its heap. */
 export async function holdings(recorder) {
   const directory = `/proc/${recorder.child.pid}/fd`;
   const targets = await Promise.all(
@@ -46,9 +46,16 @@ export async function holdings(recorder) {
   return {
     files: targets.filter((target) => /\.(webm|mkv|jsonl)$/.test(target)),
     sockets: await sockets(recorder, inodes),
+    connections: value('recorder_connections'),
     threads: value('process_threads'),
     heap: value('recorder_heap_bytes'),
   };
+}
+
+/** No media file is open, and no peer connection. */
+export function assertNothingOpen({ files, connections }) {
+  assert.deepEqual(files, [], 'files are open');
+  assert.equal(connections, 0, 'peer connections are open');
 }
 
 /**

@@ -240,6 +240,11 @@ pub fn busy_board(clock: &HandClock) -> Arc<Board> {
 
 pub fn fill(board: &Board, clock: &HandClock) {
     beat(board, clock);
+    let media = board.media.load();
+    media.connections.store(3, Ordering::Relaxed);
+    media.counts.datagrams.store(1_000_000, Ordering::Relaxed);
+    media.counts.kernel_drops.store(7, Ordering::Relaxed);
+    media.counts.send_errors.store(2, Ordering::Relaxed);
     board.account.store(Arc::new(AccountSnapshot {
         user_id: Some("@recorder:example.org".into()),
         device_id: Some("RECORDER".into()),

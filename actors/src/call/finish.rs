@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use recorder_core::call::{CallEnd, Saved, recording_saved};
 use recorder_core::manifest::{CallKind, EndReason};
@@ -20,6 +21,7 @@ pub(super) async fn finish(shared: Arc<CallShared>, Ending { end, by }: Ending) 
     let world = Arc::clone(&shared.world);
     let session = lock(&shared.session).clone();
     if let Some(session) = session {
+        shared.tell_drops(Duration::ZERO);
         let people: Vec<_> = lock(&shared.people).values().flat_map(Participant::peers).collect();
         for peer in people {
             for track in peer.tracks() {

@@ -19,6 +19,7 @@ use super::kind::{Effect, Machine, Now, PeerKey};
 use super::outbox::Outbox;
 use super::people::Participant;
 use super::room_side::{RoomFact, Shown};
+use crate::drops::{Growing, Place, dropped};
 use crate::observe::Totals;
 use crate::ports::{ConnectionFacts, MediaError, RoomFacts, SignallingError, Tile};
 use crate::session::SessionHandle;
@@ -196,6 +197,8 @@ pub struct CallShared {
     pub(crate) opted_out: Mutex<BTreeSet<String>>,
     /// Consent and commands, for the session once it is there.
     pub(super) to_tell: Mutex<VecDeque<RoomFact>>,
+    /// Datagrams that the kernel dropped, as far as the session was told.
+    pub(super) kernel_drops: Mutex<Growing>,
     /// Who was in the call when the machine was last told.
     pub(super) shown: Mutex<Shown>,
     pub(super) membership: Mutex<Membership>,
@@ -296,6 +299,7 @@ impl CallShared {
             resume: order.resume,
             opted_out: Mutex::new(order.opted_out),
             to_tell: Mutex::default(),
+            kernel_drops: Mutex::new(Growing::since(kernel_drops(world))),
             shown: Mutex::default(),
             membership: Mutex::default(),
             joined: AtomicBool::new(false),
@@ -356,6 +360,16 @@ impl CallShared {
                 lock(&self.legs).get(leg).is_some_and(|leg| leg.applied != *number)
             }
             _ => false,
+        }
+    }
+
+    /// Tells the session of datagrams that the kernel dropped since it was last told, if that is so long ago. Whose they
+    /// were nobody knows: every session is told of all of them.
+    pub(super) fn tell_drops(&self, every: Duration) {
+        let Some(session) = lock(&self.session).clone() else { return };
+        let grown = lock(&self.kernel_drops).grown(kernel_drops(&self.world), self.world.clock.now(), every);
+        if let Some(count) = grown {
+            session.tell(dropped(session.now_s(), count, Place::ReceiveBuffer, None));
         }
     }
 
@@ -482,4 +496,8 @@ impl CallShared {
             }
         });
     }
+}
+
+fn kernel_drops(world: &World) -> u64 {
+    world.board.media.load().counts.kernel_drops.load(Ordering::Relaxed)
 }

@@ -3,6 +3,8 @@
 //! Everything is a level that is compared with what was last said, so that nothing is said twice and nothing ends that
 //! never began.
 
+use std::time::Duration;
+
 use recorder_core::ids::Mid;
 use recorder_core::manifest::{EventKind, GapCause, MediaState, Record};
 use recorder_core::media::{MediaKind, Source};
@@ -10,6 +12,7 @@ use recorder_core::plan::Plan;
 
 use super::wanted::{is_sending, mute_changes};
 use super::{PeerActor, PeerShared, TrackPlace, Wanted};
+use crate::drops::{IN_A_SESSION, Place, dropped};
 use crate::journal::event;
 use crate::observe::Severity;
 use crate::ports::{ConnectionFacts, ConnectionState, Direction};
@@ -172,6 +175,18 @@ impl PeerActor {
 
     fn tell_state(&self, track: &TrackPlace, state: MediaState, began: bool) {
         self.shared.tell_state(track, state, began);
+    }
+
+    /// What came over the participant's connection and was dropped before it could be read.
+    pub(super) fn tell_drops(&self, facts: &ConnectionFacts, at_once: bool) {
+        let shared = &self.shared;
+        let every = if at_once { Duration::ZERO } else { IN_A_SESSION };
+        let now = shared.world.clock.now();
+        let Some(count) = lock(&shared.counters).held_drops.grown(facts.held_drops, now, every) else {
+            return;
+        };
+        let at_s = shared.session.now_s();
+        shared.session.tell(dropped(at_s, count, Place::BeforeKeys, Some(&shared.participant)));
     }
 
     pub(super) fn tell_disk(&self, mid: &Mid, source: Source) {

@@ -134,6 +134,7 @@ impl Bench {
             round_trip: None,
             ice_restarts: 0,
             first_packet: None,
+            held_drops: 0,
         }));
         let parent = Arc::<Link>::default();
         let path = format!("call/{participant}/{}", self.world.numbers.connection());

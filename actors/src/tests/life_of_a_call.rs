@@ -212,6 +212,38 @@ fn a_full_disk_stops_video_then_audio_and_space_brings_them_back() {
 }
 
 #[test]
+fn what_was_dropped_before_it_could_be_read_is_told_in_the_session_and_to_people() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        let view = std::sync::Arc::new(crate::observe::MediaView::default());
+        tree.board.media.store(std::sync::Arc::clone(&view));
+        let now = recorder_core::time::BootTime(1);
+        view.kernel_dropped(100, now);
+        let tree = tree.recorded().await;
+        for _ in 0..5 {
+            view.kernel_dropped(2, now);
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+        tree.media.change(|facts| facts.held_drops = 3);
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        view.kernel_dropped(1, now);
+        tree.hang_up().await;
+        let told = tree.drops();
+        let by =
+            |place: &str| told.iter().filter(|(_, of)| of == place).map(|(count, _)| *count).sum::<u64>();
+        assert_eq!(
+            (by("receive_buffer"), by("before_keys")),
+            (11, 3),
+            "those of before the call are not told"
+        );
+        assert!(told.len() <= 4, "once in ten seconds and at the end: {told:?}");
+        let happenings = tree.board.happenings();
+        assert!(happenings.iter().any(|what| what.text.contains("The kernel dropped 100 datagrams")));
+    });
+}
+
+#[test]
 fn ten_identical_calls_leave_nothing_in_the_tree() {
     on_paused_time(async {
         let tree = Tree::start();

@@ -182,6 +182,7 @@ impl MediaPlane for FakeMedia {
             round_trip: None,
             ice_restarts: 0,
             first_packet: None,
+            held_drops: 0,
         };
         let (sender, receiver) = watch::channel(Arc::new(facts));
         self.connections.lock().unwrap().insert(id, sender);

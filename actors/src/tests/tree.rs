@@ -245,7 +245,12 @@ impl Tree {
 
     /// A call with microphone (mid 0) and camera (mid 1) that is being recorded.
     pub async fn recorded_call() -> Self {
-        let tree = Self::start();
+        Self::start().recorded().await
+    }
+
+    /// As [`Self::recorded_call`], of this tree.
+    pub async fn recorded(self) -> Self {
+        let tree = self;
         tree.invite().await;
         until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
         let (microphone, camera) =
@@ -281,6 +286,16 @@ impl Tree {
     /// Whoever runs the recorder was told this.
     pub fn happened(&self, text: &str) -> bool {
         self.board.happenings().iter().any(|what| what.text.contains(text))
+    }
+
+    /// `count` and `where` of the drops that the manifest tells of.
+    pub fn drops(&self) -> Vec<(u64, String)> {
+        let manifest = serde_json::to_value(self.manifest()).unwrap();
+        let events = manifest["events"].as_array().unwrap().iter();
+        let drops = events.filter(|event| event["kind"] == "datagrams_dropped").map(|event| &event["detail"]);
+        drops
+            .map(|drop| (drop["count"].as_u64().unwrap(), drop["where"].as_str().unwrap().to_owned()))
+            .collect()
     }
 
     /// How often the manifest tells of an event.

@@ -62,6 +62,8 @@ pub struct Connection {
     /// Keys are there: packets can be decrypted.
     ready: bool,
     waiting: Waiting,
+    /// Packets that found no room there.
+    held_drops: u64,
     last_instant: Instant,
     next_timeout: Instant,
     next_tick: Instant,
@@ -135,6 +137,7 @@ impl Connection {
             trickle: Trickle::default(),
             ready: false,
             waiting: Waiting::default(),
+            held_drops: 0,
             last_instant: now.instant,
             next_timeout: now.instant,
             next_tick: now.instant + TICK,
@@ -197,7 +200,8 @@ impl Connection {
 
     fn hold(&mut self, datagram: &Datagram<'_>) {
         if !self.waiting.keep(datagram) {
-            self.shared.stats.held_dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.view.held_dropped(1, datagram.arrival);
+            self.held_drops += 1;
         }
     }
 
@@ -223,7 +227,7 @@ impl Connection {
         match settled {
             Settled::Opened => self.facts.changed = true,
             Settled::Foreign => {
-                self.shared.stats.foreign_packets.fetch_add(1, Ordering::Relaxed);
+                self.shared.view.counts.foreign_packets.fetch_add(1, Ordering::Relaxed);
             }
             Settled::TooMany => self.end(ConnectionState::Failed, "the remote side opened too many streams"),
             Settled::Delivered | Settled::Skipped | Settled::Unknown => {}
@@ -238,7 +242,7 @@ impl Connection {
     fn feed(&mut self, datagram: &Datagram<'_>, out: &mut dyn Outbox) {
         let Ok(receive) = Receive::new(Protocol::Udp, datagram.source, datagram.destination, datagram.bytes)
         else {
-            self.shared.stats.malformed.fetch_add(1, Ordering::Relaxed);
+            self.shared.view.counts.malformed_datagrams.fetch_add(1, Ordering::Relaxed);
             return;
         };
         // Kernel stamps of several sockets may interleave; the stack wants time that never runs back.
@@ -266,8 +270,10 @@ impl Connection {
             self.facts.changed |= self.intake.tick(now.boot);
             if self.ready {
                 let expired = self.waiting.expire(now.boot) as u64;
-                self.shared.stats.held_dropped.fetch_add(expired, Ordering::Relaxed);
+                self.shared.view.counts.held_expired.fetch_add(expired, Ordering::Relaxed);
             }
+            let told = std::mem::replace(&mut self.facts.held_drops, self.held_drops);
+            self.facts.changed |= told != self.held_drops;
         }
         self.settle_state();
     }
@@ -283,7 +289,7 @@ impl Connection {
 
     fn note_error(&mut self, error: &RtcError) {
         // Remote bytes can cause errors that the stack survives; one it does not survive shows in is_alive().
-        self.shared.stats.stack_errors.fetch_add(1, Ordering::Relaxed);
+        self.shared.view.counts.stack_errors.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(connection = %self.id, %error, "the webrtc stack reports an error");
         if !self.rtc.is_alive() {
             self.facts.set_reason(&error.to_string());

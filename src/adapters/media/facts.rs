@@ -22,6 +22,7 @@ pub struct Facts {
     pub round_trip: Option<Duration>,
     pub ice_restarts: u32,
     pub first_packet: Option<BootTime>,
+    pub held_drops: u64,
     /// Something is to be told.
     pub changed: bool,
 }
@@ -37,6 +38,7 @@ impl Facts {
             round_trip: None,
             ice_restarts: 0,
             first_packet: None,
+            held_drops: 0,
         }));
         let facts = Self {
             id,
@@ -46,6 +48,7 @@ impl Facts {
             round_trip: None,
             ice_restarts: 0,
             first_packet: None,
+            held_drops: 0,
             changed: true,
         };
         (facts, receiver)
@@ -81,6 +84,7 @@ impl Facts {
             round_trip: self.round_trip,
             ice_restarts: self.ice_restarts,
             first_packet: self.first_packet,
+            held_drops: self.held_drops,
         }));
     }
 }

@@ -65,7 +65,7 @@ impl Net {
             None => false,
         };
         if !sent {
-            self.shared.stats.send_errors.fetch_add(1, Ordering::Relaxed);
+            self.shared.view.counts.send_errors.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

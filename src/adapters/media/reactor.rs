@@ -191,7 +191,7 @@ impl Reactor {
             let ready = self.epoll.wait(&mut events, EpollTimeout::from(millis)).unwrap_or(0);
             last_turn = Instant::now();
             self.inlet.heartbeat.store(boot_time().as_nanos(), Ordering::Release);
-            self.shared.stats.turns.fetch_add(1, Ordering::Relaxed);
+            self.shared.view.counts.media_turns.fetch_add(1, Ordering::Relaxed);
             visit(Point::MediaLoop, "media");
             self.receive_all(&mut batch);
             for event in &events[..ready] {
@@ -229,11 +229,11 @@ impl Reactor {
         for index in 0..self.net.sockets.len() {
             for _ in 0..BATCHES_PER_TURN {
                 let received = batch.receive(&self.net.sockets[index]);
-                self.shared.stats.datagrams.fetch_add(received as u64, Ordering::Relaxed);
+                self.shared.view.counts.datagrams.fetch_add(received as u64, Ordering::Relaxed);
                 for (datagram, dropped) in batch.iter() {
                     if let Some(count) = dropped {
                         let new = count.wrapping_sub(std::mem::replace(&mut self.kernel_drops[index], count));
-                        self.shared.stats.kernel_drops.fetch_add(new.into(), Ordering::Relaxed);
+                        self.shared.view.kernel_dropped(new.into(), datagram.arrival);
                     }
                     self.enter(&datagram);
                 }
@@ -255,7 +255,7 @@ impl Reactor {
         for (id, event) in self.net.relays.drive(now) {
             let mut candidate = None;
             if let RelayEvent::Allocated { relayed, local } = event {
-                self.shared.stats.relays.fetch_add(1, Ordering::Relaxed);
+                self.shared.view.counts.relays.fetch_add(1, Ordering::Relaxed);
                 self.with(id, |connection, net| {
                     candidate = connection.add_relay(relayed, local);
                     connection.timeout(now, net);
@@ -290,7 +290,7 @@ impl Reactor {
         if self.connections.contains_key(&id) {
             // The reply is dropped, which the caller sees; the connection it has goes on.
             tracing::error!(connection = %id, "a connection id is used twice");
-            self.shared.connections.fetch_sub(1, Ordering::AcqRel);
+            self.shared.view.connections.fetch_sub(1, Ordering::AcqRel);
             return;
         }
         self.net.demux.add_fragment(id, &connection.local_fragment());
@@ -353,7 +353,7 @@ impl Reactor {
         match self.net.demux.route(datagram.source, datagram.bytes) {
             Some(id) => self.with(id, |connection, net| connection.receive(datagram, net)),
             None => {
-                self.shared.stats.strays.fetch_add(1, Ordering::Relaxed);
+                self.shared.view.counts.stray_datagrams.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -412,7 +412,7 @@ impl Reactor {
                 // They may overtake the offer that is still being answered.
                 if self.early_candidates.len() >= EARLY_CANDIDATES {
                     self.early_candidates.pop_front();
-                    self.shared.stats.commands_dropped.fetch_add(1, Ordering::Relaxed);
+                    self.shared.view.counts.commands_dropped.fetch_add(1, Ordering::Relaxed);
                 }
                 self.early_candidates.push_back((id, candidates));
             }
@@ -461,7 +461,7 @@ impl Reactor {
             action(connection, net);
         };
         if catch_unwind(AssertUnwindSafe(guarded)).is_err() {
-            self.shared.stats.panics.fetch_add(1, Ordering::Relaxed);
+            self.shared.view.counts.connection_panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!(connection = %id, "a connection panicked and is closed");
             connection.fail("a defect of the recorder ended this connection");
         }
@@ -471,7 +471,7 @@ impl Reactor {
             self.gathering.remove(&id);
             self.scheduled.remove(&id);
             self.connections.remove(&id);
-            self.shared.connections.fetch_sub(1, Ordering::AcqRel);
+            self.shared.view.connections.fetch_sub(1, Ordering::AcqRel);
             return;
         }
         let due = connection.next_timeout();

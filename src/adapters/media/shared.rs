@@ -1,9 +1,10 @@
-//! What the handle, the loop and the connections have in common: settings that do not change, and counters.
+//! What the handle, the loop and the connections have in common: settings that do not change, and what is counted.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 
+use recorder_actors::observe::MediaView;
 use str0m::Candidate;
 
 use super::answer::Quality;
@@ -43,45 +44,14 @@ impl Default for MediaSettings {
     }
 }
 
-/// Counts of the whole media plane. They only grow.
-#[derive(Debug, Default)]
-pub struct MediaStats {
-    /// Datagrams taken from the sockets.
-    pub datagrams: AtomicU64,
-    /// Datagrams that belong to no connection.
-    pub strays: AtomicU64,
-    /// Dropped by the kernel because the receive buffer was full (SO_RXQ_OVFL).
-    pub kernel_drops: AtomicU64,
-    /// Datagrams of a connection that are neither STUN, DTLS, RTP nor RTCP.
-    pub malformed: AtomicU64,
-    /// RTP of no agreed payload type or m-line.
-    pub foreign_packets: AtomicU64,
-    /// Packets that came before their keys or stream were known, and found no room to wait.
-    pub held_dropped: AtomicU64,
-    /// Datagrams that could not be sent.
-    pub send_errors: AtomicU64,
-    /// Errors of the WebRTC stack.
-    pub stack_errors: AtomicU64,
-    /// Connections that ended in a panic.
-    pub panics: AtomicU64,
-    /// Remote candidates beyond the bound, or malformed.
-    pub candidates_refused: AtomicU64,
-    /// Commands that found no room.
-    pub commands_dropped: AtomicU64,
-    /// Turns of the loop.
-    pub turns: AtomicU64,
-    /// Relayed addresses obtained from TURN servers.
-    pub relays: AtomicU64,
-}
-
 /// Shared by the handle, the loop and its connections.
 #[derive(Debug)]
 pub struct Shared {
     pub settings: MediaSettings,
     pub quality: Quality,
-    pub stats: MediaStats,
+    /// What everybody may see.
+    pub view: Arc<MediaView>,
     pub next_stream: Arc<AtomicU64>,
-    pub connections: AtomicUsize,
     /// What tiles show.
     pub pictures: Pictures,
     /// Addresses the sockets are bound to.
@@ -95,9 +65,8 @@ impl Shared {
         Self {
             settings,
             quality,
-            stats: MediaStats::default(),
+            view: Arc::default(),
             next_stream: Arc::new(AtomicU64::new(1)),
-            connections: AtomicUsize::new(0),
             pictures: Pictures::default(),
             bound,
         }

@@ -54,8 +54,17 @@ impl Call {
     }
 
     fn place(plane: MediaLoop, kinds: &[MediaKind]) -> Self {
+        Self::place_with(plane, kinds, |offer| offer)
+    }
+
+    /// A call in which the recorder begins the handshake, so that the caller is the first to have its keys.
+    fn place_passive(plane: MediaLoop, kinds: &[MediaKind]) -> Self {
+        Self::place_with(plane, kinds, |offer| offer.replace("a=setup:actpass", "a=setup:passive"))
+    }
+
+    fn place_with(plane: MediaLoop, kinds: &[MediaKind], edit: impl FnOnce(String) -> String) -> Self {
         let mut caller = Caller::new();
-        let offer = caller.offer(kinds);
+        let offer = edit(caller.offer(kinds));
         let (answer, facts) = block(plane.accept(CALL, offer, Vec::new(), None)).expect("answer");
         caller.answer(&answer.sdp);
         Self { plane, caller, facts, answer: answer.sdp }

@@ -83,13 +83,13 @@ impl Connection {
             Verdict::Kept { dropped: false } => return,
             Verdict::Kept { dropped: true } | Verdict::Stale => {}
         }
-        self.shared.stats.candidates_refused.fetch_add(1, Ordering::Relaxed);
+        self.shared.view.counts.candidates_refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One candidate of the description in force.
     pub(super) fn add_candidate(&mut self, text: &str) {
         if self.remote_candidates >= MAX_REMOTE_CANDIDATES {
-            self.shared.stats.candidates_refused.fetch_add(1, Ordering::Relaxed);
+            self.shared.view.counts.candidates_refused.fetch_add(1, Ordering::Relaxed);
             return;
         }
         match candidates::remote(text) {
@@ -100,7 +100,7 @@ impl Connection {
             Remote::Skipped => {}
             Remote::Malformed => {
                 self.remote_candidates += 1;
-                self.shared.stats.candidates_refused.fetch_add(1, Ordering::Relaxed);
+                self.shared.view.counts.candidates_refused.fetch_add(1, Ordering::Relaxed);
             }
         }
     }

@@ -107,6 +107,8 @@ pub enum EventKind {
     Consent,
     OptedOut,
     OptedIn,
+    /// What came was lost before it could be read; `detail` says how much and where.
+    DatagramsDropped,
     Warning,
 }
 

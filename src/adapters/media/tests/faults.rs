@@ -167,8 +167,8 @@ fn garbage_from_the_callers_address_and_from_strangers_is_survived() {
         call.ring(0).is_some()
     }));
     assert_eq!(call.state(), ConnectionState::Connected);
-    assert_eq!(call.plane.stats().panics.load(Ordering::Relaxed), 0);
-    assert!(call.plane.stats().strays.load(Ordering::Relaxed) > 0);
+    assert_eq!(call.plane.stats().connection_panics.load(Ordering::Relaxed), 0);
+    assert!(call.plane.stats().stray_datagrams.load(Ordering::Relaxed) > 0);
 }
 
 /// Silence in both directions while the switch is on.
@@ -245,7 +245,7 @@ fn a_panic_in_one_connection_ends_that_one_alone() {
         first.send(0);
         state(0) == ConnectionState::Failed
     }));
-    assert_eq!(plane.stats().panics.load(Ordering::Relaxed), 1);
+    assert_eq!(plane.stats().connection_panics.load(Ordering::Relaxed), 1);
     assert!(second.run_until(LONG, |second| {
         second.send(0);
         !watches[1].borrow().media[0].streams.is_empty()
@@ -255,8 +255,8 @@ fn a_panic_in_one_connection_ends_that_one_alone() {
     plane.shutdown();
 }
 
-/// Holds the caller's last handshake flight back, so that media overtakes it.
-struct LateHandshake;
+/// Holds the caller's last handshake flight back, so that media overtakes it: for a moment, or as long as the switch is on.
+struct LateHandshake(Option<Arc<std::sync::atomic::AtomicBool>>);
 
 impl Shim for LateHandshake {
     fn received(&mut self, _: SocketAddr, bytes: &[u8]) -> Fault {
@@ -264,7 +264,11 @@ impl Shim for LateHandshake {
         let encrypted = matches!(bytes, [22, _, _, epoch0, epoch1, ..] if (*epoch0, *epoch1) != (0, 0));
         let unified = bytes.first().is_some_and(|first| (32..64).contains(first));
         if encrypted || unified || bytes.first() == Some(&20) {
-            Fault::Delay(Duration::from_millis(150))
+            match &self.0 {
+                None => Fault::Delay(Duration::from_millis(150)),
+                Some(on) if on.load(Ordering::Relaxed) => Fault::Drop,
+                Some(_) => Fault::Pass,
+            }
         } else {
             Fault::Pass
         }
@@ -277,8 +281,8 @@ impl Shim for LateHandshake {
 
 #[test]
 fn packets_that_overtake_the_handshake_are_not_lost() {
-    let plane = MediaLoop::start_with_shim(settings(), Box::new(LateHandshake)).expect("start");
-    let mut call = Call::place(plane, &[MediaKind::Audio]);
+    let plane = MediaLoop::start_with_shim(settings(), Box::new(LateHandshake(None))).expect("start");
+    let mut call = Call::place_passive(plane, &[MediaKind::Audio]);
     let mut sent_early = 0;
     let mut read = Read::default();
     assert!(call.until(LONG, |call| {
@@ -293,4 +297,21 @@ fn packets_that_overtake_the_handshake_are_not_lost() {
     }));
     assert_eq!(read.packets[0].sequence, 65_500, "the first packet is there");
     read.check_balance(&call.ring(0).expect("ring"));
+}
+
+#[test]
+fn packets_that_overtake_the_handshake_beyond_their_room_are_counted_and_told() {
+    let late = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let shim = LateHandshake(Some(late.clone()));
+    let plane = MediaLoop::start_with_shim(settings(), Box::new(shim)).expect("start");
+    let mut call = Call::place_passive(plane, &[MediaKind::Audio]);
+    assert!(call.until(LONG, |call| call.caller.connected));
+    for _ in 0..400 {
+        call.caller.send(0);
+    }
+    let dropped = |call: &Call| call.plane.stats().held_drops.load(Ordering::Relaxed);
+    assert!(call.until(LONG, |call| dropped(call) == 144), "{} of 400 with room for 256", dropped(&call));
+    late.store(false, Ordering::Relaxed);
+    assert!(call.until(LONG, |call| call.facts.borrow().held_drops == 144));
+    assert!(call.plane.view().last_drops()[1].is_some());
 }

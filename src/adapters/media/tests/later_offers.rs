@@ -47,7 +47,7 @@ fn media_goes_on(call: &mut Call, streams: usize) {
         count(call)
     );
     assert_eq!(call.state(), ConnectionState::Connected);
-    assert_eq!(call.plane.stats().panics.load(Ordering::Relaxed), 0);
+    assert_eq!(call.plane.stats().connection_panics.load(Ordering::Relaxed), 0);
 }
 
 /// A call of audio and video that both flow, and the offer it began with.
