@@ -58,6 +58,19 @@ fn drops_before_reading_are_warned_of_as_long_as_they_are_new() {
 }
 
 #[test]
+fn a_connection_that_brings_nothing_is_warned_of() {
+    let clock = HandClock::new();
+    let board = busy_board(&clock);
+    let page = serve(open_settings(), &board, &clock);
+    let warning = "Nothing arrives, though the connection is up.";
+    assert!(!get(page.address, "/").body.contains(warning));
+    let mut stuck = participant("p1", "Ada", "@ada:example.org", vec![]);
+    stuck.stalled = true;
+    board.put_call(call(9, "a stuck room", 1, vec![stuck]));
+    assert!(get(page.address, "/").body.contains(warning));
+}
+
+#[test]
 fn an_idle_recorder_says_what_to_do() {
     let clock = HandClock::new();
     let page = serve(open_settings(), &Board::new(), &clock);

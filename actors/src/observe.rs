@@ -131,6 +131,8 @@ pub struct ParticipantSnapshot {
     pub present: bool,
     /// Nothing of them is recorded, as they asked.
     pub opted_out: bool,
+    /// Nothing arrives of them where something should, though their connection is up.
+    pub stalled: bool,
     pub tracks: Vec<TrackSnapshot>,
 }
 

@@ -2,6 +2,7 @@
 //! written, and starts, stops or replaces writers as `plan::diff` names them: no more.
 
 mod consent;
+mod flow;
 mod heirloom;
 mod tell;
 mod wanted;
@@ -19,6 +20,7 @@ use recorder_core::plan::{Change, Pause, Plan, StreamPlan, TrackPlan, diff};
 use recorder_core::timeline::SenderClock;
 use tokio::sync::watch;
 
+use self::flow::Flow;
 pub use self::heirloom::{Inherited, KnownParticipant};
 use self::tell::Said;
 use self::wanted::find_ring;
@@ -70,6 +72,7 @@ pub struct Counters {
     /// What the journal says of the participant's consent.
     opted_out: bool,
     held_drops: Growing,
+    flow: Flow,
 }
 
 /// A peer's slot content: outlives the actor, belongs to the CallActor.
@@ -115,6 +118,11 @@ impl PeerShared {
                 track.shared.collect_closed();
             }
         }
+    }
+
+    /// Nothing arrives where something should, though the connection is up.
+    pub fn is_stalled(&self) -> bool {
+        lock(&self.counters).flow.stalled
     }
 
     pub fn tracks(&self) -> Vec<TrackPlace> {
@@ -172,6 +180,7 @@ impl PeerActor {
                 }
             }
         }
+        self.look_at_flow(&facts, &wanted, held);
         if !wanted.opted_out {
             self.tell_drops(&facts, wanted.stop);
         }

@@ -146,6 +146,11 @@ impl TrackRing {
         self.ended.store(true, Ordering::Release);
     }
 
+    /// Of the newest packet; 0 before the first.
+    pub fn last_arrival(&self) -> BootTime {
+        BootTime::from_nanos(self.counters.last_arrival.load(Ordering::Relaxed))
+    }
+
     /// Reader only.
     pub fn pop(&self) -> Option<RingItem> {
         self.queue.pop()

@@ -63,6 +63,7 @@ fn participant(
         display_name: said(&place.name),
         present: person.present,
         opted_out: place.hidden || opted_out.contains(&key.user),
+        stalled: person.peer().is_some_and(|peer| peer.is_stalled()),
         tracks: tracks.unwrap_or_default(),
     })
 }

@@ -6,6 +6,7 @@ mod bench;
 mod change_table;
 mod consent;
 mod faults;
+mod flow;
 mod group;
 mod life_of_a_call;
 mod objections;

@@ -263,6 +263,9 @@ fn participant(one: &ParticipantSnapshot) -> Markup {
                 @if !one.present { small { "left" } }
                 @if one.opted_out { small { "opted out" } }
             }
+            @if one.stalled {
+                p.fault { (dot("warn", "warning")) "Nothing arrives, though the connection is up." }
+            }
             @for track in one.tracks.iter().take(TRACKS) { (track_row(track)) }
             @if one.tracks.is_empty() {
                 p.more { @if one.opted_out { "Not recorded, as they asked." } @else { "No stream yet." } }

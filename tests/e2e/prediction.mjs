@@ -243,5 +243,10 @@ export function told({ participants, events }) {
     delete common.disconnected;
     delete common.connected;
   }
+  // So is whether it was silent for long before.
+  if (common.stalled === common.flowing) {
+    delete common.stalled;
+    delete common.flowing;
+  }
   return { tracks, events: common };
 }

@@ -211,6 +211,7 @@ pub fn participant(id: &str, name: &str, user: &str, tracks: Vec<TrackSnapshot>)
         display_name: Some(name.into()),
         present: true,
         opted_out: false,
+        stalled: false,
         tracks,
     }
 }

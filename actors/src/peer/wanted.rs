@@ -91,7 +91,7 @@ fn note_of<'a>(media: &RemoteMedia, metadata: Option<&'a StreamMetadata>) -> Opt
 }
 
 /// As signalled (MSC3291).
-fn is_muted(media: &RemoteMedia, metadata: Option<&StreamMetadata>) -> bool {
+pub(super) fn is_muted(media: &RemoteMedia, metadata: Option<&StreamMetadata>) -> bool {
     note_of(media, metadata).is_some_and(|note| match media.kind {
         MediaKind::Audio => note.audio_muted,
         MediaKind::Video => note.video_muted,

@@ -11,6 +11,7 @@ use recorder_core::ids::Generation;
 use recorder_core::manifest::Manifest;
 use recorder_core::media::Codec;
 use recorder_core::restart::RestartTerms;
+use recorder_core::time::BootTime;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -194,6 +195,10 @@ impl Tree {
         let message = Deliver { devices: vec![device], batch_over: true, ..Deliver::default() };
         // One that fails at the end of the batch has handled the event.
         let _ = self.supervisor().await.send(message).await;
+    }
+
+    pub fn now(&self) -> BootTime {
+        self.clock.now()
     }
 
     /// Milliseconds since 1970.

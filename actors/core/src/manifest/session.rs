@@ -107,6 +107,9 @@ pub enum EventKind {
     Consent,
     OptedOut,
     OptedIn,
+    /// Nothing arrives from a participant whose connection is up and who should send, and again something does.
+    Stalled,
+    Flowing,
     /// What came was lost before it could be read; `detail` says how much and where.
     DatagramsDropped,
     Warning,
