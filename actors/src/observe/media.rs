@@ -21,6 +21,8 @@ counters! {
         held_expired,
         /// Packets of no agreed payload type or m-line.
         foreign_packets,
+        /// Packets of streams beyond those that a connection may have.
+        surplus_packets,
         /// Datagrams that could not be sent.
         send_errors,
         /// Errors of the WebRTC stack.

@@ -229,7 +229,9 @@ impl Connection {
             Settled::Foreign => {
                 self.shared.view.counts.foreign_packets.fetch_add(1, Ordering::Relaxed);
             }
-            Settled::TooMany => self.end(ConnectionState::Failed, "the remote side opened too many streams"),
+            Settled::TooMany => {
+                self.shared.view.counts.surplus_packets.fetch_add(1, Ordering::Relaxed);
+            }
             Settled::Delivered | Settled::Skipped | Settled::Unknown => {}
         }
         if self.facts.first_packet.is_none() && matches!(settled, Settled::Opened | Settled::Delivered) {

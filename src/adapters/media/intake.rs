@@ -14,8 +14,9 @@ use str0m::rtp::{RtpHeader, RtpPacket as StackPacket};
 
 use super::ledger::{Fate, Pending, Place, Stream};
 
-/// Rings one connection may open in its life; a peer that wants more is closed.
-pub const MAX_RINGS: usize = 512;
+/// Rings of one connection: those that fill, of two streams for each track that a participant may have, and those that
+/// have ended and are still told. Streams beyond are refused.
+pub const MAX_RINGS: usize = 128;
 /// Rings told of each m-line, the newest; older ones have ended long ago.
 const RINGS_TOLD: usize = 8;
 /// SSRCs without a ring of which skipped packets or a report are remembered.
@@ -56,7 +57,7 @@ pub enum Settled {
     Unknown,
     /// Of no payload type that was agreed upon.
     Foreign,
-    /// The peer opened more rings than it may.
+    /// Of a stream that is one too many.
     TooMany,
 }
 
@@ -87,7 +88,6 @@ pub struct Intake {
     pending: HashMap<u32, Pending>,
     reports: HashMap<u32, SenderReport>,
     rings: Vec<Arc<TrackRing>>,
-    opened: usize,
 }
 
 impl Intake {
@@ -101,7 +101,6 @@ impl Intake {
             pending: HashMap::new(),
             reports: HashMap::new(),
             rings: Vec::new(),
-            opened: 0,
         }
     }
 
@@ -115,6 +114,8 @@ impl Intake {
             }
             stays
         });
+        // What was on an m-line that is gone is told no more.
+        self.rings.retain(|ring| agreed.iter().any(|line| line.mid == ring.info.mid));
         for (main, repair) in repairs {
             self.note_repair(repair, main);
         }
@@ -288,9 +289,6 @@ impl Intake {
         sequence: u64,
         now: BootTime,
     ) -> Result<(), Settled> {
-        if self.opened >= MAX_RINGS {
-            return Err(Settled::TooMany);
-        }
         let mut api = rtc.direct_api();
         let Some(receiver) = api.stream_rx(&ssrc.into()) else { return Err(Settled::Foreign) };
         // The stack leaves NACK off without RTX; browsers retransmit audio on the same SSRC when asked.
@@ -306,6 +304,9 @@ impl Intake {
             return Err(Settled::Foreign);
         };
         let mid = line.mid.clone();
+        if !self.make_room() {
+            return Err(Settled::TooMany);
+        }
         let info = StreamInfo {
             id: StreamId(self.next_id.fetch_add(1, Ordering::Relaxed)),
             connection: self.connection,
@@ -317,7 +318,6 @@ impl Intake {
             channels: if codec.kind() == MediaKind::Audio { 2 } else { 0 },
         };
         let ring = TrackRing::new(info);
-        self.opened += 1;
         if let Some(repair) = repair {
             self.note_repair(repair, ssrc);
         }
@@ -343,6 +343,18 @@ impl Intake {
         self.rings.push(ring);
         self.forget_old_rings();
         Ok(())
+    }
+
+    /// Whether one more ring may be kept; the oldest that has ended goes for it.
+    fn make_room(&mut self) -> bool {
+        if self.rings.len() < MAX_RINGS {
+            return true;
+        }
+        let ended = self.rings.iter().position(|ring| ring.has_ended());
+        ended.is_some_and(|place| {
+            self.rings.remove(place);
+            true
+        })
     }
 
     fn forget_old_rings(&mut self) {

@@ -8,6 +8,7 @@ mod faults;
 mod later_offers;
 mod recovery;
 mod relay;
+mod streams;
 mod tile;
 
 use std::sync::Arc;
@@ -340,27 +341,6 @@ fn a_later_offer_adds_and_stops_media() {
     call.caller.answer(&answer.sdp);
     assert!(!call.facts.borrow().media[1].direction.sends());
     assert!(call.facts.borrow().media[0].direction.sends());
-}
-
-#[test]
-fn a_change_of_codec_is_a_new_ring() {
-    let mut call = Call::connect(&[MediaKind::Video]);
-    assert!(call.until(LONG, |call| {
-        call.caller.send(0);
-        call.ring(0).is_some()
-    }));
-    let vp9 =
-        call.caller.rtc.codec_config().params().iter().find(|p| p.spec().codec == str0m::format::Codec::Vp9);
-    let vp9 = vp9.expect("vp9").pt();
-    assert!(call.until(LONG, |call| {
-        call.caller.send_payload(0, vp9, &[1; 50]);
-        call.ring(1).is_some()
-    }));
-    let rings = call.rings();
-    assert_eq!((rings[0].info.codec, rings[1].info.codec), (Codec::Vp8, Codec::Vp9));
-    assert_ne!(rings[0].info.id, rings[1].info.id);
-    assert!(call.until(LONG, |call| call.rings()[0].has_ended()));
-    assert!(!call.rings()[1].has_ended());
 }
 
 #[test]
