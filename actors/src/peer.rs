@@ -313,6 +313,8 @@ impl PeerActor {
     fn stop_writer(&self, mid: &Mid) {
         let Some(track) = self.track(mid) else { return };
         *lock(&track.shared.desired) = Desired::Finalise;
+        // What comes after this pause does not come because of a fault before it.
+        track.shared.after_fault.store(false, Ordering::Release);
         track.slot.nudge();
     }
 

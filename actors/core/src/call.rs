@@ -2,12 +2,14 @@
 //! one call runs from its invite to its end. Signals and time go in, actions come out.
 
 mod announce;
+mod candidates;
 mod compose;
 mod desk;
 mod one_to_one;
 mod pace;
 mod signal;
 
+pub(crate) use candidates::CandidateCount;
 pub(crate) use compose::Envelope;
 pub(crate) use signal::identifier;
 

@@ -1,6 +1,8 @@
 //! One panic at any message of any actor of a call with everything in it: the call comes to its end, and what was
 //! recorded is what it would have been.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -121,9 +123,32 @@ fn undisturbed() -> Vec<Vec<String>> {
         .to_vec()
 }
 
+/// What the manifest's events tell, but for restarts: kind, track, and how often.
+fn told(tree: &Tree) -> BTreeMap<(String, String), u64> {
+    let manifest = serde_json::to_value(tree.manifest()).unwrap();
+    let mut told = BTreeMap::new();
+    for event in manifest["events"].as_array().unwrap() {
+        let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+        if event["kind"] != "child_restarted" {
+            *told.entry((text("kind"), text("track"))).or_default() +=
+                event["detail"]["count"].as_u64().unwrap_or(1);
+        }
+    }
+    told
+}
+
 fn no_segment_knows(point: Point, who: &str) {
+    let calm = RefCell::new(None);
+    on_paused_time(async {
+        let tree = Tree::start();
+        whole_call(&tree).await;
+        *calm.borrow_mut() = Some(told(&tree));
+    });
+    let calm = calm.take().unwrap();
+    assert_eq!(calm[&("device_changed".to_owned(), "p1-camera-1".to_owned())], 1);
     at_each_visit(point, who, |after, tree, reasons| {
         assert_eq!(reasons, undisturbed(), "{point:?} {after}");
+        assert_eq!(told(tree), calm, "{point:?} {after}");
         let manifest = serde_json::to_value(tree.manifest()).unwrap();
         let tracks = manifest["participants"][0]["tracks"].as_array().unwrap().len();
         assert_eq!(tracks, 3, "{point:?} {after}: {}", manifest["participants"][0]["tracks"]);

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::support::*;
 use crate::observe::ActorState;
+use crate::ports::Direction;
 use crate::segment::{Failure, SegmentPhase};
 use crate::testing::{Point, arm, disarm};
 
@@ -179,6 +180,23 @@ fn a_disk_that_refuses_is_tried_again_for_ever_and_the_siblings_record_on() {
         assert_eq!(tree.segments.reasons("1").last().unwrap(), "writer_restarted");
         tree.hang_up().await;
         assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
+    });
+}
+
+#[test]
+fn a_line_that_stops_while_its_disk_refuses_comes_back_as_such() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        tree.segments.fail_all.store(true, Ordering::Relaxed);
+        tree.segments.of("1")[0].set(SegmentPhase::Failed(Failure::Refused("input/output error".into())));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        tree.media.change(|facts| facts.media[1].direction = Direction::RecvOnly);
+        tree.segments.fail_all.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        tree.media.change(|facts| facts.media[1].direction = Direction::SendRecv);
+        until("the camera to be recorded again", || tree.segments.running().len() == 2).await;
+        assert_eq!(tree.segments.reasons("1").last().unwrap(), "source_on");
+        tree.hang_up().await;
     });
 }
 

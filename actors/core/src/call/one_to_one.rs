@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::candidates::CandidateCount;
 use super::compose::{Envelope, Outgoing};
 use super::pace::Pace;
 use super::signal::{
@@ -24,8 +25,6 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(40);
 const APPLY_LIMIT: Duration = Duration::from_secs(5);
 /// After the peer closed its connection its hang-up is on its way.
 const CLOSED_LIMIT: Duration = Duration::from_secs(3);
-/// Candidates taken in one call, trickled or late.
-const MOST_CANDIDATES: usize = 1_000;
 
 /// How the peer connection fares, as far as the call is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +154,7 @@ pub struct OneToOne {
     me: String,
     phase: CallPhase,
     metadata: Option<StreamMetadata>,
-    candidates: usize,
+    candidates: CandidateCount,
     /// Candidates that came before the connection was there.
     waiting: Vec<RemoteCandidate>,
     recording: bool,
@@ -175,6 +174,8 @@ impl OneToOne {
             SignalBody::Invite { offer, metadata, .. } => (offer.clone(), metadata.clone()),
             _ => (String::new(), None),
         };
+        let mut candidates = CandidateCount::default();
+        candidates.describe(&offer);
         let call = Self {
             key,
             room: invite.room.clone(),
@@ -189,7 +190,7 @@ impl OneToOne {
             me: me.to_owned(),
             phase: CallPhase::Opening { since: invite.received },
             metadata,
-            candidates: 0,
+            candidates,
             waiting: Vec::new(),
             recording: false,
             negotiating: None,
@@ -270,8 +271,8 @@ impl OneToOne {
     }
 
     fn take_candidates(&mut self, mut list: Vec<RemoteCandidate>) -> Vec<CallAction> {
-        list.truncate(MOST_CANDIDATES.saturating_sub(self.candidates));
-        self.candidates += list.len();
+        list.truncate(self.candidates.room());
+        self.candidates.take(list.len());
         if list.is_empty() {
             return vec![CallAction::Ignored];
         }
@@ -298,6 +299,7 @@ impl OneToOne {
         if self.envelope.version == Version::V0 {
             return vec![CallAction::Ignored];
         }
+        self.candidates.describe(&sdp);
         // Strictly one after the other, and no more than can be answered; of those that wait the newest counts.
         let replaced = self.next_offer.replace(sdp).is_some();
         let mut actions = self.next_offer();

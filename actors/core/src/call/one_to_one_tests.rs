@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::call::RoomEvent;
+use crate::call::candidates::MOST_CANDIDATES;
 
 pub(super) const NOW: BootTime = BootTime(1_000_000_000_000);
 
@@ -190,4 +191,27 @@ fn a_flood_of_candidates_is_bounded() {
         }
     }
     assert_eq!(taken, MOST_CANDIDATES);
+}
+
+#[test]
+fn a_restart_of_ice_begins_a_new_count_of_candidates() {
+    let mut call = connected();
+    let mut round = |sdp: &str| {
+        let offer = json!({"description": {"type": "offer", "sdp": sdp}});
+        call.signal(ada("m.call.negotiate", offer), NOW);
+        let list: Vec<_> = (0..100).map(|n| json!({"candidate": format!("candidate:{n}")})).collect();
+        let mut taken = 0;
+        for _ in 0..20 {
+            for action in call.signal(ada("m.call.candidates", json!({"candidates": list.clone()})), NOW) {
+                if let CallAction::AddCandidates(list) = action {
+                    taken += list.len();
+                }
+            }
+        }
+        taken
+    };
+    assert_eq!(round("v=0\r\na=ice-ufrag:one\r\n"), MOST_CANDIDATES);
+    assert_eq!(round("v=0\r\na=ice-ufrag:one\r\n"), 0, "the same session");
+    assert_eq!(round("v=0\r\n"), 0, "whatever names no session restarts none");
+    assert_eq!(round("v=0\r\na=ice-ufrag:two\r\n"), MOST_CANDIDATES);
 }

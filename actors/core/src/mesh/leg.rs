@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::compose::Address;
 use super::{LegEnd, MeshAction, MeshSettings};
 use crate::call::{
-    CallFact, CallSignal, ConnectionLevel, DescriptionKind, RemoteCandidate, SignalBody, StreamMetadata,
+    CallFact, CallSignal, CandidateCount, ConnectionLevel, DescriptionKind, RemoteCandidate, SignalBody,
+    StreamMetadata,
 };
 use crate::ids::LegId;
 use crate::time::BootTime;
@@ -21,9 +22,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 const CONNECT_LIMIT: Duration = Duration::from_secs(40);
 const SILENCE_LIMIT: Duration = Duration::from_secs(40);
 const CLOSED_LIMIT: Duration = Duration::from_secs(3);
-/// Candidates taken on one leg.
-const MOST_CANDIDATES: usize = 1_000;
-/// Of these, before the connection can take them.
+/// Candidates taken before the connection can take them.
 const MOST_WAITING: usize = 200;
 /// Streams remembered of one peer.
 const MOST_STREAMS: usize = 256;
@@ -70,7 +69,7 @@ pub(super) struct Leg {
     /// It was connected at some time.
     pub(super) was_connected: bool,
     pub(super) metadata: Option<StreamMetadata>,
-    candidates: usize,
+    candidates: CandidateCount,
     waiting: Vec<RemoteCandidate>,
     negotiating: bool,
     /// The newest offer that came while another was being applied.
@@ -89,7 +88,7 @@ impl Leg {
             level: ConnectionLevel::Connecting,
             was_connected: false,
             metadata: None,
-            candidates: 0,
+            candidates: CandidateCount::default(),
             waiting: Vec::new(),
             negotiating: false,
             next_offer: None,
@@ -174,12 +173,12 @@ impl Leg {
 
     fn take_candidates(&mut self, list: &[RemoteCandidate], out: &mut Vec<MeshAction>) {
         let early = !self.takes_candidates();
-        let mut room = MOST_CANDIDATES.saturating_sub(self.candidates);
+        let mut room = self.candidates.room();
         if early {
             room = room.min(MOST_WAITING.saturating_sub(self.waiting.len()));
         }
         let list: Vec<_> = list.iter().take(room).cloned().collect();
-        self.candidates += list.len();
+        self.candidates.take(list.len());
         if list.is_empty() {
             out.push(MeshAction::Ignored);
         } else if early {
@@ -213,6 +212,7 @@ impl Leg {
     }
 
     fn offer(&mut self, sdp: &str, out: &mut Vec<MeshAction>) {
+        self.candidates.describe(sdp);
         if self.negotiating || !self.takes_candidates() {
             // Strictly one after the other; of those that wait the newest counts.
             self.next_offer = Some(sdp.into());
