@@ -10,6 +10,7 @@ mod flow;
 mod group;
 mod life_of_a_call;
 mod objections;
+mod plans;
 mod rejoin;
 mod room_faults;
 mod rooms;

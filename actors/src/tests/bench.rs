@@ -25,7 +25,7 @@ pub struct Bench {
     pub media: Arc<FakeMedia>,
     pub segments: Arc<FakeSegments>,
     pub session: SessionHandle,
-    _disk: watch::Sender<DiskLevel>,
+    pub disk: watch::Sender<DiskLevel>,
 }
 
 /// A participant's connection and the actor that records it.
@@ -71,7 +71,7 @@ impl Bench {
             board: Board::new(),
             numbers: Numbers::default(),
         });
-        Self { world, media, segments, session, _disk: disk }
+        Self { world, media, segments, session, disk }
     }
 
     /// Somebody new in the call.

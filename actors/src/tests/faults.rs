@@ -16,12 +16,12 @@ async fn only_this_one_restarted(tree: &Tree, path: &str, point: Point) {
     let before = tree.generations();
     arm(point, path, 1);
     until("the restart", || {
-        tree.board.actor(path).is_some_and(|actor| actor.generation.0 == before[path].0 + 1)
+        tree.board.actor(path).is_some_and(|actor| actor.generation.0 == before[path].generation.0 + 1)
     })
     .await;
-    for (other, generation) in tree.generations() {
+    for (other, life) in tree.generations() {
         if other != path {
-            assert_eq!(generation, before[&other], "{other} is not concerned");
+            assert_eq!(life, before[&other], "{other} is not concerned");
         }
     }
     let actor = tree.board.actor(path).unwrap();
@@ -141,7 +141,7 @@ fn a_panic_in_the_supervisor_leaves_every_call_running() {
         assert!(!survived);
         until("the supervisor's end", || tree.state_of("supervisor") == Some(ActorState::Restarting)).await;
         tree.mind_root();
-        assert_eq!(tree.generations()["supervisor"].0, 2);
+        assert_eq!(tree.generations()["supervisor"].generation.0, 2);
         assert_eq!(tree.generations()[CALL], before[CALL]);
         assert_eq!(tree.segments.running().len(), 2);
         tree.hang_up().await;
@@ -156,7 +156,7 @@ fn a_segment_that_fails_is_followed_by_the_next_of_a_fresh_writer() {
         let before = tree.generations();
         tree.segments.of("1")[0].set(SegmentPhase::Failed(Failure::Refused("no space".into())));
         until("the next segment", || tree.segments.reasons("1") == ["first", "writer_restarted"]).await;
-        assert_eq!(tree.generations()[CAMERA].0, before[CAMERA].0 + 1);
+        assert_eq!(tree.generations()[CAMERA].generation.0, before[CAMERA].generation.0 + 1);
         assert_eq!(tree.generations()[MICROPHONE], before[MICROPHONE]);
         assert_eq!(tree.segments.reasons("0"), ["first"]);
     });

@@ -253,6 +253,7 @@ pub struct FakeSegment {
     pub track: String,
     pub because: String,
     pub control: Arc<SegmentControl>,
+    pub stream: StreamId,
     told: watch::Sender<Arc<SegmentFacts>>,
 }
 
@@ -312,6 +313,7 @@ impl SegmentPlane for FakeSegments {
             track: order.names.track.to_string(),
             because: serde_json::to_value(order.opened_because).unwrap().as_str().unwrap().to_owned(),
             control: Arc::clone(&control),
+            stream: order.ring.info.id,
             told,
         });
         let failing = self.fail_all.load(Ordering::Relaxed) && order.ring.info.kind == MediaKind::Video;

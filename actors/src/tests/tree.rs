@@ -19,14 +19,26 @@ use super::rooms::FakeRooms;
 use super::support::{
     CALLER, FakeLiveCalls, FakeMedia, FakeSegments, FakeSessions, FakeSignalling, ROOM, TestClock, until,
 };
-use crate::observe::{ActorKind, ActorState, Board};
+use crate::observe::{ActorKind, ActorSnapshot, ActorState, Board};
 use crate::ports::{Clock, ConnectionState, DiskLevel, RoomPowers, RoomRecord};
 use crate::supervise::{Check, Link, Slot};
 use crate::supervisor::{Deliver, Delivery, DeviceDelivery, ShutDown, SupervisorActor, SupervisorShared};
 use crate::world::{GroupSettings, Numbers, TreeSettings, World};
 
-/// Generation of every actor, by its path.
-pub type Generations = HashMap<String, Generation>;
+/// Which value of an actor runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    pub address: u64,
+    pub generation: Generation,
+}
+
+/// Address and generation of every actor, by its path.
+pub type Generations = HashMap<String, Life>;
+
+pub fn generations(board: &Board) -> Generations {
+    let life = |actor: &ActorSnapshot| Life { address: actor.address, generation: actor.generation };
+    board.actors().iter().map(|actor| (actor.path.clone(), life(actor))).collect()
+}
 
 /// A whole tree.
 pub struct Tree {
@@ -279,9 +291,8 @@ impl Tree {
         }
     }
 
-    /// Generation of every actor, by its path.
     pub fn generations(&self) -> Generations {
-        self.board.actors().iter().map(|actor| (actor.path.clone(), actor.generation)).collect()
+        generations(&self.board)
     }
 
     pub fn state_of(&self, path: &str) -> Option<ActorState> {
