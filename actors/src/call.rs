@@ -33,8 +33,9 @@ use self::slot::{Leg, Membership};
 use crate::drops::IN_A_SESSION;
 use crate::journal::event;
 use crate::observe::{Severity, Totals};
-use crate::ports::{ConnectionState, LiveCall, SessionOrder};
-use crate::supervise::{Nudge, Slot, lock, tick_every_second};
+use crate::ports::{ConnectionState, LiveCall, MediaError, SessionOrder};
+use crate::session::SessionError;
+use crate::supervise::{Nudge, Slot, guarded, lock, tick_every_second};
 use crate::testing::{Point, visit};
 
 pub struct CallActor {
@@ -61,14 +62,21 @@ impl CallActor {
         }
         self.watch_legs(context);
         for (leg, level) in levels(&shared) {
+            visit(Point::CallStep, self.slot.path());
             self.step(None, |machine, now| machine.connection(leg, level, now));
         }
+        visit(Point::CallStep, self.slot.path());
         self.step(None, |machine, now| machine.tick(now));
+        visit(Point::CallStep, self.slot.path());
         self.keep_announced();
+        visit(Point::CallStep, self.slot.path());
         self.keep_session();
         shared.tell_drops(IN_A_SESSION);
+        visit(Point::CallStep, self.slot.path());
         shared.keep_people(self.slot.path());
+        visit(Point::CallStep, self.slot.path());
         self.keep_ending(context);
+        visit(Point::CallStep, self.slot.path());
         self.publish();
     }
 
@@ -103,6 +111,10 @@ impl CallActor {
     fn perform(&self) {
         let shared = &self.shared;
         loop {
+            if lock(&shared.effects).is_empty() {
+                return;
+            }
+            visit(Point::CallEffect, self.slot.path());
             let Some(effect) = lock(&shared.effects).pop_front() else { return };
             match effect {
                 Effect::Accept { leg, peer, offer } => self.accept(leg, &peer, offer),
@@ -151,9 +163,12 @@ impl CallActor {
         let caller = peer.user.clone();
         actix::spawn(async move {
             let world = &shared.world;
-            let listed = shared.list_live(&caller);
-            let (turn, ()) = tokio::join!(world.signalling.turn_servers(), listed);
-            let answer = match world.media.accept(connection, offer, turn, shared.tile.clone()).await {
+            let listed = guarded(world, shared.list_live(&caller));
+            let (turn, _) = tokio::join!(guarded(world, world.signalling.turn_servers()), listed);
+            let accepting = async {
+                world.media.accept(connection, offer, turn.unwrap_or_default(), shared.tile.clone()).await
+            };
+            let answer = match guarded(world, accepting).await.unwrap_or(Err(MediaError::Stopped)) {
                 Ok((answer, facts)) => {
                     if !shared.connected(leg, facts) {
                         return;
@@ -178,9 +193,11 @@ impl CallActor {
         lock(&shared.legs).insert(leg, Leg::new(connection));
         let callee = peer.user.clone();
         actix::spawn(async move {
-            let turn = shared.world.signalling.turn_servers().await;
+            let world = &shared.world;
+            let turn = guarded(world, world.signalling.turn_servers()).await.unwrap_or_default();
             let tile = shared.tile.clone().unwrap_or_default();
-            let offer = match shared.world.media.dial(connection, turn, tile, screen).await {
+            let dialling = async { world.media.dial(connection, turn, tile, screen).await };
+            let offer = match guarded(world, dialling).await.unwrap_or(Err(MediaError::Stopped)) {
                 Ok((offer, facts)) => {
                     if !shared.connected(leg, facts) {
                         return;
@@ -201,7 +218,7 @@ impl CallActor {
         let applied = self.shared.world.media.answered(connection, answer);
         let shared = Arc::clone(&self.shared);
         actix::spawn(async move {
-            let applied = applied.await;
+            let applied = guarded(&shared.world, applied).await.unwrap_or(Err(MediaError::Stopped));
             if let Err(error) = &applied {
                 tracing::warn!(call = %shared.key, %error, "an answer cannot be used");
             }
@@ -218,7 +235,8 @@ impl CallActor {
         let answer = self.shared.world.media.renegotiate(connection, offer);
         let shared = Arc::clone(&self.shared);
         actix::spawn(async move {
-            let answer = answer.await.map(|answer| answer.sdp);
+            let answer = guarded(&shared.world, answer).await.unwrap_or(Err(MediaError::Stopped));
+            let answer = answer.map(|answer| answer.sdp);
             if let Err(error) = &answer {
                 tracing::warn!(call = %shared.key, %error, "a later offer cannot be used");
             }
@@ -277,7 +295,8 @@ impl CallActor {
         }
         let shared = Arc::clone(shared);
         actix::spawn(async move {
-            let room = shared.learn_room().await;
+            let world = &shared.world;
+            let room = guarded(world, shared.learn_room()).await.unwrap_or_default();
             let order = SessionOrder {
                 room_id: shared.room.clone(),
                 room,
@@ -287,7 +306,8 @@ impl CallActor {
                 started_by: shared.starter(),
                 first_media: shared.first_media(),
             };
-            match shared.world.sessions.open(order).await {
+            let opened = guarded(world, async { world.sessions.open(order).await }).await;
+            match opened.unwrap_or_else(|last_error| Err(SessionError::Stopped { last_error })) {
                 Ok(session) => *lock(&shared.session) = Some(session),
                 Err(error) => {
                     tracing::error!(call = %shared.key, %error, "the session's folder cannot be made");

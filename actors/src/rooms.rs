@@ -73,6 +73,8 @@ pub(crate) struct RoomPlace {
     settled: AtomicBool,
     /// What the memory was last told of the session.
     kept: Mutex<RoomRecord>,
+    /// The room was told that the process ends.
+    over: AtomicBool,
 }
 
 /// Who speaks, as far as a command of theirs is concerned.
@@ -115,6 +117,7 @@ impl RoomPlace {
             call: Mutex::default(),
             unfinished: Mutex::new(unfinished),
             kept: Mutex::new(record),
+            over: AtomicBool::new(false),
         })
     }
 
@@ -329,9 +332,13 @@ impl RoomPlace {
 
     /// The process is ending in order: the room is told what becomes of its recording, soon or not at all.
     pub(crate) fn shut_down(&self) {
+        if self.over.load(Ordering::Acquire) {
+            return;
+        }
         let now = self.world.clock.now();
         self.step(|machine| machine.shut_down(now));
         self.voice.hurry();
+        self.over.store(true, Ordering::Release);
     }
 
     /// Resolves when everything that the room is told by now was said or given up.

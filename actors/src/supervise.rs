@@ -4,10 +4,12 @@
 //! awaits the child's join handle, writes down how it ended and nudges the parent, who reconciles. A slot outlives the
 //! child in it, and, being shared, also the parent: a fresh parent finds its children where they were.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{Actor, Addr, AsyncContext, Context, Message, Recipient};
 use arc_swap::ArcSwapOption;
+use futures_util::FutureExt;
 use recorder_core::ids::Generation;
 use recorder_core::restart::{RestartBudget, RestartVerdict};
 use recorder_core::time::BootTime;
@@ -303,6 +305,16 @@ pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "panic".to_owned())
+}
+
+/// Runs what a port does to its end, a panic of it included; then the panic's text.
+pub(crate) async fn guarded<T>(world: &World, work: impl Future<Output = T>) -> Result<T, String> {
+    AssertUnwindSafe(work).catch_unwind().await.map_err(|payload| {
+        Totals::count(&world.board.totals.panics_caught);
+        let why = panic_text(&*payload);
+        tracing::error!(error = %why, "what an actor asked for panicked");
+        why
+    })
 }
 
 /// Looks each second, whether or not a nudge came.

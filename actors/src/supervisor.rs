@@ -189,8 +189,10 @@ impl SupervisorActor {
         let now = shared.world.clock.now();
         shared.world.board.tree_heartbeat.store(now.as_nanos(), Ordering::Relaxed);
         self.handle_waiting();
+        self.end_on_shutdown();
         let places: Vec<_> = lock(&shared.calls).iter().map(|(key, place)| (*key, place.clone())).collect();
         for (key, place) in places {
+            visit(Point::SupervisorStep, self.slot.path());
             if place.shared.is_done() {
                 if place.slot.check(now) != Check::Running {
                     self.forget(key, &place);
@@ -207,8 +209,26 @@ impl SupervisorActor {
                 Check::Running | Check::Waiting => {}
             }
         }
+        visit(Point::SupervisorStep, self.slot.path());
         self.keep_rooms();
+        visit(Point::SupervisorStep, self.slot.path());
         self.watch_drops();
+    }
+
+    /// Once the process is to end, every call is, and rooms are told what becomes of their recordings: a level, each told once.
+    fn end_on_shutdown(&self) {
+        if !self.shared.shutting_down.load(Ordering::Acquire) {
+            return;
+        }
+        for room in self.rooms() {
+            visit(Point::SupervisorStep, self.slot.path());
+            room.shut_down();
+        }
+        let calls = lock(&self.shared.calls).clone();
+        for place in calls.values() {
+            visit(Point::SupervisorStep, self.slot.path());
+            place.shared.stop(Ending::because(CallEnd::Shutdown));
+        }
     }
 
     fn forget(&self, key: CallKey, place: &CallPlace) {
@@ -463,13 +483,7 @@ impl Handler<ShutDown> for SupervisorActor {
 
     fn handle(&mut self, _: ShutDown, context: &mut Self::Context) {
         self.shared.shutting_down.store(true, Ordering::Release);
-        for room in self.rooms() {
-            room.shut_down();
-        }
-        let calls = lock(&self.shared.calls).clone();
-        for place in calls.values() {
-            place.shared.tell(CallInput::Stop(Ending::because(CallEnd::Shutdown)));
-        }
+        self.end_on_shutdown();
         context.notify(Nudge);
     }
 }

@@ -11,6 +11,7 @@ mod group;
 mod life_of_a_call;
 mod objections;
 mod plans;
+mod points;
 mod rejoin;
 mod room_faults;
 mod rooms;

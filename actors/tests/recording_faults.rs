@@ -322,6 +322,41 @@ fn a_panic_in_the_pump_ends_one_segment_and_loses_nothing() {
 
 #[cfg(feature = "fault-injection")]
 #[test]
+fn a_disk_that_fails_or_panics_at_any_of_its_points_costs_one_segment() {
+    use recorder_actors::testing::{Fault as Failing, Order, Point, order, orders};
+    let mut number = 0;
+    for point in [Point::DiskCreate, Point::DiskWrite, Point::DiskSync] {
+        for fault in [Failing::Error, Failing::Panic] {
+            number += 1;
+            let who = format!("point-{number}");
+            let rig = Rig::on_a_faulty_disk(&who);
+            let ring = rig.ring(Codec::Opus, None);
+            let names = rig.names(&who, MediaKind::Audio);
+            order(Order { point, who: who.clone(), fault, after: 0, times: 1 }).unwrap();
+            let first = rig.start(&ring, &names, OpenedBecause::First);
+            let mut sender = Sender::new(&ring, &rig.clock);
+            sender.frames(50, 1, 80);
+            let facts = rig.wait_over(&first);
+            assert_eq!(is_panic(&facts), fault == Failing::Panic, "{point:?}: {:?}", facts.phase);
+            assert!(orders().iter().all(|order| order.who != who), "{point:?} was not met");
+            assert!(facts.ledger.balances());
+            let second = rig.start(&ring, &names, OpenedBecause::WriterRestarted);
+            let before = sender.data().len();
+            sender.frames(50, 1, 80);
+            let facts = rig.finish(&second);
+            assert!(facts.ledger.balances());
+            let kept = rig.data(&facts.file.clone().unwrap());
+            assert_eq!(
+                kept[kept.len() - 50..],
+                sender.data()[before..],
+                "{point:?}: what came after is there"
+            );
+        }
+    }
+}
+
+#[cfg(feature = "fault-injection")]
+#[test]
 fn a_pump_that_stands_still_can_be_told_from_one_that_has_nothing_to_do() {
     use std::time::Duration;
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::observe::{Severity, Totals};
 use crate::ports::SignallingError;
+use crate::supervise::guarded;
 use crate::world::World;
 
 /// Events that may wait to be sent into the room; later ones are dropped and counted.
@@ -155,7 +156,9 @@ impl Sender {
             tokio::time::sleep(SHORT_PATIENCE).await;
         };
         tokio::select! {
-            sent = sending => sent,
+            sent = guarded(&self.world, sending) => {
+                sent.unwrap_or_else(|why| Err(SignallingError::Unreachable(format!("the recorder failed: {why}"))))
+            }
             () = hurried => Err(SignallingError::Unreachable("the recorder stops".to_owned())),
         }
     }

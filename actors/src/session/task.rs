@@ -17,6 +17,7 @@ use super::handle::{Inner, SessionHandle};
 use super::state::{Lines, Shared, Staleness};
 use super::{SessionError, SessionResume, SessionSettings, SessionStart, SessionStatus, SessionStore};
 use crate::ports::Clock;
+use crate::testing::faulty_store;
 
 /// A replayed call id within one second gets so many folders.
 const FOLDERS_TRIED: u32 = 100;
@@ -25,11 +26,12 @@ const FOLDERS_TRIED: u32 = 100;
 ///
 /// Fails only if the folder cannot be made. A journal that cannot be written yet is retried by the task.
 pub async fn open(
-    mut store: Box<dyn SessionStore>,
+    store: Box<dyn SessionStore>,
     clock: Arc<dyn Clock>,
     start: SessionStart,
     settings: SessionSettings,
 ) -> Result<SessionHandle, SessionError> {
+    let mut store = faulty_store(store);
     let utc = Utc::from_micros(clock.utc_micros());
     let session_clock = SessionClock::begin(clock.now(), utc, start.earliest_media);
     let room = room_folder(start.room.name.as_deref(), &start.room.id);
@@ -75,11 +77,12 @@ pub async fn open(
 ///
 /// Fails if the folder cannot be taken up, or if the session has ended.
 pub async fn resume(
-    mut store: Box<dyn SessionStore>,
+    store: Box<dyn SessionStore>,
     clock: Arc<dyn Clock>,
     left: SessionResume,
     settings: SessionSettings,
 ) -> Result<SessionHandle, SessionError> {
+    let mut store = faulty_store(store);
     let SessionResume { folder, journal, boot_id } = left;
     if journal.manifest.ended_s.is_some() {
         return Err(SessionError::Ended { session_id: journal.manifest.session_id });

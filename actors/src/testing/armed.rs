@@ -32,6 +32,12 @@ pub struct Order {
     pub times: u32,
 }
 
+impl Order {
+    fn check(&self) -> Result<(), Refused> {
+        if self.fault == Fault::Error && !self.point.has_errors() { Err(Refused(self.point)) } else { Ok(()) }
+    }
+}
+
 /// The point has nothing that could fail in this way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} has no errors, only panics and stalls")]
@@ -48,10 +54,13 @@ static LIFTED: Mutex<u64> = Mutex::new(0);
 static WAKE: Condvar = Condvar::new();
 
 impl Point {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 21] = [
         Self::SupervisorHandler,
+        Self::SupervisorStep,
         Self::Room,
         Self::CallHandler,
+        Self::CallStep,
+        Self::CallEffect,
         Self::PeerHandler,
         Self::PeerChange,
         Self::WriterHandler,
@@ -59,6 +68,11 @@ impl Point {
         Self::DiskCreate,
         Self::DiskWrite,
         Self::DiskSync,
+        Self::Signalling,
+        Self::Turn,
+        Self::SessionOpen,
+        Self::SessionStore,
+        Self::LiveCalls,
         Self::MediaLoop,
         Self::Connection,
         Self::Datagram,
@@ -69,7 +83,10 @@ impl Point {
         match self {
             Self::SupervisorHandler => "supervisor",
             Self::Room => "room",
+            Self::SupervisorStep => "supervisor_step",
             Self::CallHandler => "call",
+            Self::CallStep => "call_step",
+            Self::CallEffect => "call_effect",
             Self::PeerHandler => "peer",
             Self::PeerChange => "peer_change",
             Self::WriterHandler => "writer",
@@ -77,6 +94,11 @@ impl Point {
             Self::DiskCreate => "disk_create",
             Self::DiskWrite => "disk_write",
             Self::DiskSync => "disk_sync",
+            Self::Signalling => "signalling",
+            Self::Turn => "turn",
+            Self::SessionOpen => "session_open",
+            Self::SessionStore => "session_store",
+            Self::LiveCalls => "live_calls",
             Self::MediaLoop => "media_loop",
             Self::Connection => "connection",
             Self::Datagram => "datagram",
@@ -88,13 +110,26 @@ impl Point {
     }
 
     fn has_errors(self) -> bool {
-        matches!(self, Self::DiskCreate | Self::DiskWrite | Self::DiskSync | Self::Datagram)
+        matches!(
+            self,
+            Self::DiskCreate
+                | Self::DiskWrite
+                | Self::DiskSync
+                | Self::Datagram
+                | Self::Signalling
+                | Self::Turn
+                | Self::SessionOpen
+                | Self::SessionStore
+        )
     }
 
     fn is_at(self, armed: &str, who: &str) -> bool {
         armed == ANYONE
             || match self {
                 Self::DiskCreate | Self::DiskWrite | Self::DiskSync => who.contains(armed),
+                Self::SessionStore => armed.split(' ').all(|part| who.contains(part)),
+                // `media:40000`, or any.
+                Self::MediaLoop => who == armed || who.split(':').next() == Some(armed),
                 // `supervisor/call-1/p1/p1-camera-1`, and the track at its end.
                 Self::Pump => who == armed || who.rsplit('/').next() == Some(armed),
                 _ => who == armed,
@@ -141,6 +176,16 @@ pub fn arm_after(point: Point, who: &str, after: u32) {
     HERE.with_borrow_mut(|orders| put(orders, order));
 }
 
+/// As [`order`], for visits on this thread alone.
+///
+/// # Errors
+/// The point has no errors that could be made to happen.
+pub fn order_here(order: Order) -> Result<(), Refused> {
+    order.check()?;
+    HERE.with_borrow_mut(|orders| put(orders, order));
+    Ok(())
+}
+
 /// Whether what was armed on this thread has been used up. What is left is taken back.
 pub fn disarm() -> bool {
     HERE.take().is_empty()
@@ -156,9 +201,7 @@ pub fn arm_everywhere(point: Point, who: &str, times: u32) {
 /// # Errors
 /// The point has no errors that could be made to happen.
 pub fn order(order: Order) -> Result<(), Refused> {
-    if order.fault == Fault::Error && !order.point.has_errors() {
-        return Err(Refused(order.point));
-    }
+    order.check()?;
     place(order);
     Ok(())
 }
@@ -258,6 +301,29 @@ mod tests {
             assert_eq!(Point::named(point.name()), Some(point));
         }
         assert_eq!(Point::named("nowhere"), None);
+    }
+
+    /// Text of all tests of the tree and of the media loop.
+    fn tests() -> String {
+        let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut text = String::new();
+        for folder in ["src/tests", "tests", "../src/adapters/media/tests"] {
+            for entry in std::fs::read_dir(here.join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|extension| extension == "rs") {
+                    text.push_str(&std::fs::read_to_string(path).unwrap());
+                }
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn every_point_is_met_by_a_test() {
+        let tests = tests();
+        for point in Point::ALL {
+            assert!(tests.contains(&format!("Point::{point:?}")), "no test has anything fail at {point:?}");
+        }
     }
 
     #[test]

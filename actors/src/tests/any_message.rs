@@ -180,6 +180,21 @@ fn a_panic_at_any_message_of_a_call_leaves_a_call_that_ends_in_order() {
 }
 
 #[test]
+fn a_panic_between_any_two_steps_of_a_call_changes_nothing_that_is_recorded() {
+    no_segment_knows(Point::CallStep, CALL);
+}
+
+#[test]
+fn a_panic_between_any_two_effects_of_a_call_changes_nothing_that_is_recorded() {
+    no_segment_knows(Point::CallEffect, CALL);
+}
+
+#[test]
+fn a_panic_between_any_two_steps_of_the_supervisor_changes_nothing_that_is_recorded() {
+    no_segment_knows(Point::SupervisorStep, "supervisor");
+}
+
+#[test]
 fn a_panic_at_any_message_of_the_supervisor_leaves_calls_that_end_in_order() {
     at_each_visit(Point::SupervisorHandler, "supervisor", |after, _, reasons| {
         let nothing = reasons.iter().all(Vec::is_empty);

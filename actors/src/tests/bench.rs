@@ -18,6 +18,7 @@ use crate::peer::{Inherited, PeerActor, PeerShared, Wanted};
 use crate::ports::*;
 use crate::session::SessionHandle;
 use crate::supervise::{Link, Slot};
+use crate::testing::faulty_world;
 use crate::world::{GroupSettings, Numbers, TreeSettings, World};
 
 pub struct Bench {
@@ -52,7 +53,7 @@ impl Bench {
             first_media: None,
         };
         let session = sessions.open(order).await.unwrap();
-        let world = Arc::new(World {
+        let world = Arc::new(faulty_world(World {
             settings: TreeSettings {
                 user: "@bot:hs".into(),
                 device: "BOT".into(),
@@ -70,7 +71,7 @@ impl Bench {
             disk: level,
             board: Board::new(),
             numbers: Numbers::default(),
-        });
+        }));
         Self { world, media, segments, session, disk }
     }
 

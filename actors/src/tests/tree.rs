@@ -23,6 +23,7 @@ use crate::observe::{ActorKind, ActorSnapshot, ActorState, Board};
 use crate::ports::{Clock, ConnectionState, DiskLevel, RoomPowers, RoomRecord};
 use crate::supervise::{Check, Link, Slot};
 use crate::supervisor::{Deliver, Delivery, DeviceDelivery, ShutDown, SupervisorActor, SupervisorShared};
+use crate::testing::faulty_world;
 use crate::world::{GroupSettings, Numbers, TreeSettings, World};
 
 /// Which value of an actor runs.
@@ -83,7 +84,7 @@ impl Tree {
         let live_calls = Arc::new(FakeLiveCalls::default());
         let sessions = FakeSessions { clock: Some(Arc::clone(&clock)), ..FakeSessions::default() };
         let (disk, level) = watch::channel(DiskLevel::Plenty);
-        let world = Arc::new(World {
+        let world = Arc::new(faulty_world(World {
             settings: TreeSettings {
                 user: "@bot:hs".into(),
                 device: "BOT".into(),
@@ -101,7 +102,7 @@ impl Tree {
             disk: level,
             board: Arc::clone(&board),
             numbers: Numbers::default(),
-        });
+        }));
         let desk = CallDesk::new(DeskSettings {
             user: "@bot:hs".into(),
             party: "BOT".into(),

@@ -19,6 +19,7 @@ use recorder_actors::segment::{
     SegmentFacts, SegmentHandle, SegmentOrder, SegmentPhase, SegmentPlane, TrackNames,
 };
 use recorder_actors::session::{SessionHandle, SessionSettings, SessionStart, SessionStore, open};
+use recorder_actors::storage::Storage;
 use recorder_core::ids::{ConnectionId, Mid, SegmentId, SessionId, StreamId, TrackId};
 use recorder_core::manifest::{CallKind, OpenedBecause, Record, RecorderInfo, Room, Segment};
 use recorder_core::media::{Codec, MediaKind, Source};
@@ -164,6 +165,20 @@ impl Rig {
     }
 
     pub fn with(settings: LaneSettings) -> Self {
+        Self::build(settings, "c1", |disk| disk)
+    }
+
+    /// On a disk that asks at its points for faults. `call_id` is part of its files' paths.
+    #[cfg(feature = "fault-injection")]
+    pub fn on_a_faulty_disk(call_id: &str) -> Self {
+        Self::build(settings(), call_id, recorder_actors::testing::faulty)
+    }
+
+    fn build(
+        settings: LaneSettings,
+        call_id: &str,
+        edit: impl FnOnce(Arc<dyn Storage>) -> Arc<dyn Storage>,
+    ) -> Self {
         let clock = Arc::new(TestClock(AtomicU64::new(100_000_000_000)));
         let (media, board, disk, journal) =
             (Arc::new(Media::default()), Board::new(), Disk::default(), Journal::default());
@@ -171,7 +186,7 @@ impl Rig {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let start = SessionStart {
             session_id: SessionId::from("s1"),
-            call_id: "c1".to_owned(),
+            call_id: call_id.to_owned(),
             call_kind: CallKind::OneToOne,
             room: Room { id: "!room:example.org".to_owned(), name: None, encrypted: true },
             started_by: None,
@@ -191,7 +206,7 @@ impl Rig {
             party_id: None,
             display_name: Some("Ada".to_owned()),
         });
-        let storage = Arc::new(disk.clone());
+        let storage = edit(Arc::new(disk.clone()));
         let lanes = LanePool::start(storage, ticking.clone(), board.clone(), settings).unwrap();
         let pumps =
             PumpPool::start(ticking, media.clone(), lanes.clone(), board.clone(), "test".into()).unwrap();

@@ -192,7 +192,9 @@ impl Reactor {
             last_turn = Instant::now();
             self.inlet.heartbeat.store(boot_time().as_nanos(), Ordering::Release);
             self.shared.view.counts.media_turns.fetch_add(1, Ordering::Relaxed);
-            visit(Point::MediaLoop, "media");
+            if is_armed(Point::MediaLoop) {
+                visit(Point::MediaLoop, &format!("media:{}", self.net.sockets[0].local().port()));
+            }
             self.receive_all(&mut batch);
             for event in &events[..ready] {
                 if (FIRST_TOKEN..WAKE_TOKEN).contains(&event.data()) {

@@ -6,6 +6,8 @@ mod descriptions;
 mod dial;
 mod faults;
 mod later_offers;
+#[cfg(feature = "fault-injection")]
+mod points;
 mod recovery;
 mod relay;
 mod streams;
