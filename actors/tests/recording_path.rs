@@ -162,6 +162,57 @@ fn another_size_of_vp8_stays_in_the_file_and_is_listed() {
 }
 
 #[test]
+fn another_microphone_of_one_channel_goes_on_in_the_file() {
+    let rig = Rig::new();
+    let ring = rig.ring(Codec::Opus, None);
+    let segment = rig.start(&ring, &rig.names("path-15", MediaKind::Audio), OpenedBecause::First);
+    let mut sender = Sender::new(&ring, &rig.clock);
+    sender.frames(50, 1, 80);
+    for _ in 0..50 {
+        let mut sent = sender.next(true, 80);
+        // The bit that tells mono from stereo (RFC 6716 §3.1).
+        sent.frame[0] ^= 0x04;
+        sent.payloads[0][0] ^= 0x04;
+        let packets = sender.make(sent);
+        sender.push(packets);
+        sender.tick();
+    }
+    let facts = rig.finish(&segment);
+    assert_eq!(facts.files, 1);
+    let segment = &rig.segments()[0];
+    assert!(segment.gaps.is_empty() && segment.ledger.balances());
+    assert_eq!(rig.data(&segment.file), sender.data());
+}
+
+#[test]
+fn a_mute_that_sends_on_is_no_gap_and_a_camera_that_is_off_is_one_in_the_same_file() {
+    let rig = Rig::new();
+    let (sound, picture) = (rig.ring(Codec::Opus, None), rig.ring(Codec::Vp8, None));
+    let hears = rig.start(&sound, &rig.names("path-16-a", MediaKind::Audio), OpenedBecause::First);
+    let sees = rig.start(&picture, &rig.names("path-16-v", MediaKind::Video), OpenedBecause::First);
+    let (mut audio, mut video) = (Sender::new(&sound, &rig.clock), Sender::new(&picture, &rig.clock));
+    video.frames(30, 30, 2000);
+    sees.control.set_pause_cause(Some(GapCause::SourceOff));
+    // Three seconds without a picture, in which the muted microphone sends silence.
+    audio.frames(50, 1, 80);
+    hears.control.set_pause_cause(Some(GapCause::Muted));
+    audio.frames(100, 1, 3);
+    video.pause_ms(3000);
+    hears.control.set_pause_cause(None);
+    sees.control.set_pause_cause(None);
+    video.frames(30, 30, 2000);
+    let (heard, seen) = (rig.finish(&hears), rig.finish(&sees));
+    assert_eq!((heard.files, seen.files), (1, 1));
+    let segments = rig.segments();
+    let of = |sound: bool| segments.iter().find(|segment| segment.audio.is_some() == sound).unwrap();
+    assert!(of(true).gaps.is_empty());
+    let causes: Vec<_> = of(false).gaps.iter().map(|gap| gap.cause.clone()).collect();
+    assert_eq!(causes, [GapCause::SourceOff.into()]);
+    assert_eq!(rig.data(&of(true).file), audio.data());
+    assert_eq!(rig.data(&of(false).file), video.data());
+}
+
+#[test]
 fn pauses_of_a_second_are_gaps_and_shorter_ones_are_dtx() {
     let rig = Rig::new();
     let ring = rig.ring(Codec::Opus, None);

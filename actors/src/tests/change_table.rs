@@ -21,11 +21,23 @@ fn a_mute_touches_nobody() {
             tree.board.calls()[0].participants[0].tracks.iter().any(|track| track.muted)
         })
         .await;
+        let causes = || ["0", "1"].map(|mid| tree.segments.of(mid)[0].control.take_pause_cause());
+        assert_eq!(causes(), [Some(GapCause::Muted), None], "a pause of sound would be put down to it");
+        let unmuted =
+            json!({"sdp_stream_metadata": {"user": {"purpose": "m.usermedia", "audio_muted": false}}});
+        tree.event("m.call.sdp_stream_metadata_changed", CALLER, unmuted).await;
+        until("the page to say otherwise", || {
+            tree.board.calls()[0].participants[0].tracks.iter().all(|track| !track.muted)
+        })
+        .await;
+        let _ = causes();
+        assert_eq!(causes(), [None, None]);
         assert_eq!(tree.generations(), before);
         assert_eq!(tree.segments.all.lock().unwrap().len(), 2, "no segment began or ended");
         tree.hang_up().await;
-        let states = &tree.manifest().participants[0].tracks[0].states;
-        assert_eq!(serde_json::to_value(&states[0].state).unwrap(), "muted");
+        assert_eq!(tree.states("microphone"), [("muted".to_owned(), true)]);
+        assert_eq!(tree.states("camera"), []);
+        assert_eq!((tree.events("muted"), tree.events("unmuted")), (1, 1));
     });
 }
 
@@ -74,10 +86,18 @@ fn a_stream_that_never_brought_a_frame_leaves_its_reason_to_the_next_one() {
 fn another_codec_begins_the_next_segment_of_that_track_alone() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;
+        let before = tree.generations();
         let stream = tree.media.stream("1", Codec::H264);
-        tree.media.change(|facts| facts.media[1].streams.push(stream));
+        tree.media.change(|facts| {
+            facts.media[1].codecs = vec![Codec::H264, Codec::Vp8];
+            facts.media[1].streams.push(stream);
+        });
         until("the next segment", || tree.segments.reasons("1") == ["first", "codec_changed"]).await;
+        until("the end of the first", || tree.segments.running().len() == 2).await;
         assert_eq!(tree.segments.reasons("0"), ["first"]);
+        assert_eq!(tree.generations(), before, "the same writer goes on");
+        tree.hang_up().await;
+        assert_eq!(tree.events("device_changed"), 0, "another codec is no other device");
     });
 }
 
@@ -180,13 +200,23 @@ fn a_device_switched_behind_the_same_sender_touches_nobody() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;
         let before = tree.generations();
-        // Another microphone or camera, another size or rate: the same stream goes on.
-        tree.media.change(|_| {});
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        let streams = ["0", "1"].map(|mid| tree.segments.of(mid)[0].stream);
+        // Another camera: the same SSRC brings pictures of another size, and nothing is said.
+        tree.segments.of("1")[0].resize(1280, 720);
+        let size = || {
+            let calls = tree.board.calls();
+            let camera = calls[0].participants[0].tracks.iter().find(|track| track.width.is_some())?;
+            camera.width.zip(camera.height)
+        };
+        until("the page to show the new size", || size() == Some((1280, 720))).await;
+        tree.segments.of("1")[0].resize(320, 240);
+        until("and the next", || size() == Some((320, 240))).await;
         assert_eq!(tree.generations(), before);
         assert_eq!(tree.segments.all.lock().unwrap().len(), 2);
+        let running: Vec<_> = tree.segments.running().iter().map(|segment| segment.stream).collect();
+        assert_eq!(running, streams, "the streams that ran run on");
         tree.hang_up().await;
-        assert_eq!(tree.events("device_changed"), 0);
+        assert_eq!((tree.events("device_changed"), tree.events("camera_off")), (0, 0));
     });
 }
 
@@ -200,12 +230,23 @@ fn a_camera_that_goes_off_and_on_on_its_m_line_touches_nobody() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(tree.segments.of("1")[0].control.take_pause_cause(), Some(GapCause::SourceOff));
         assert_eq!(tree.segments.of("0")[0].control.take_pause_cause(), None);
+        let shown =
+            || tree.board.calls()[0].participants[0].tracks.iter().filter(|track| track.muted).count();
+        assert_eq!(shown(), 1, "the page says that the camera is off");
         tree.event("m.call.sdp_stream_metadata_changed", CALLER, note(false)).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
+        let _ = tree.segments.of("1")[0].control.take_pause_cause();
+        assert_eq!(
+            tree.segments.of("1")[0].control.take_pause_cause(),
+            None,
+            "a later pause is another matter"
+        );
+        assert_eq!(shown(), 0);
         assert_eq!(tree.generations(), before);
         assert_eq!(tree.segments.all.lock().unwrap().len(), 2);
         tree.hang_up().await;
         assert_eq!(tree.states("camera"), [("source_off".to_owned(), true)]);
+        assert_eq!(tree.states("microphone"), []);
         assert_eq!((tree.events("camera_off"), tree.events("camera_on")), (1, 2));
     });
 }

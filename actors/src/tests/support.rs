@@ -264,6 +264,13 @@ impl FakeSegment {
         self.told.send_replace(Arc::new(facts));
     }
 
+    /// Pictures of another size come.
+    pub fn resize(&self, width: u32, height: u32) {
+        let mut facts = SegmentFacts::clone(&self.told.borrow());
+        (facts.width, facts.height) = (Some(width), Some(height));
+        self.told.send_replace(Arc::new(facts));
+    }
+
     /// Its first frame has come.
     pub fn write(&self) {
         let mut facts = SegmentFacts::clone(&self.told.borrow());

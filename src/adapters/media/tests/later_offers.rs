@@ -136,6 +136,17 @@ fn later_offers_that_are_no_offers_are_refused_and_media_goes_on() {
 }
 
 #[test]
+fn a_clock_rate_that_a_codec_does_not_have_is_no_change() {
+    let (mut call, offer) = both();
+    let other = offer.replace("opus/48000", "opus/44100").replace("/90000", "/8000");
+    let answer = block(call.plane.renegotiate(CALL, other)).expect("answer");
+    // RFC 7587 §4.1, RFC 7741 §5: what is answered is what is.
+    assert!(answer.sdp.contains("opus/48000/2") && answer.sdp.contains("VP8/90000"));
+    media_goes_on(&mut call, 2);
+    assert!(call.rings().iter().all(|ring| ring.info.clock_rate == ring.info.codec.clock_rate()));
+}
+
+#[test]
 fn the_same_offer_a_hundred_times_is_answered_each_time_and_media_goes_on() {
     let (mut call, same) = both();
     for _ in 0..100 {
