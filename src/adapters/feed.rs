@@ -61,8 +61,9 @@ async fn to_tree(
     settings: &MatrixSettings,
     clock: &dyn Clock,
 ) -> supervisor::Delivery {
+    let allowed = settings.allows(&event.sender);
     if is_transfer(&event.event_type) {
-        tracing::debug!(room = %event.room_id, sender = %event.sender, "a call transfer is ignored");
+        note_transfer(event.room_id.as_str(), event.sender.as_str(), allowed);
     }
     // Only what may be a command is delivered of messages, so this is asked seldom.
     let of_us = event.state_key.as_deref() == Some(account.user_id().as_str());
@@ -77,7 +78,7 @@ async fn to_tree(
     let left = by_person && account.has_left(&event.room_id, &event.sender, late).await;
     supervisor::Delivery {
         joined: !left,
-        allowed: settings.allows(&event.sender),
+        allowed,
         origin_ts_ms: event.origin_server_ts,
         powers,
         state_key: event.state_key,
@@ -98,6 +99,15 @@ fn is_transfer(event_type: &str) -> bool {
     matches!(event_type, "m.call.replaces" | "org.matrix.call.replaces")
 }
 
+/// Who may not be recorded may not fill the log either.
+fn note_transfer(room: &str, sender: &str, allowed: bool) {
+    if allowed {
+        tracing::info!(room, sender, "a call transfer is ignored");
+    } else {
+        tracing::debug!(room, sender, "a call transfer by somebody who is not in matrix.allow is ignored");
+    }
+}
+
 /// Waits for a supervisor where one is being started again; a message that kills it is lost, the next one is not.
 async fn deliver(supervisor: &Slot<SupervisorActor>, message: Deliver) {
     let addr = loop {
@@ -108,5 +118,29 @@ async fn deliver(supervisor: &Slot<SupervisorActor>, message: Deliver) {
     };
     if let Err(MailboxError::Closed | MailboxError::Timeout) = addr.send(message).await {
         tracing::error!("the supervisor failed while it handled room events");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+    use crate::settings::Log;
+    use crate::telemetry::{Capture, Redactor, layer};
+
+    #[test]
+    fn a_call_transfer_of_an_allowed_user_is_told_at_the_default_filter() {
+        let capture = Capture::default();
+        let layer = layer(&Log::default(), Redactor::default(), capture.clone()).expect("the default filter");
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            note_transfer("!r:hs", "@ada:hs", true);
+            note_transfer("!r:hs", "@eve:hs", false);
+        });
+        let text = capture.text();
+        assert!(text.contains("a call transfer is ignored") && text.contains("@ada:hs"), "{text}");
+        assert!(!text.contains("@eve:hs"), "{text}");
+        assert!(is_transfer("m.call.replaces") && is_transfer("org.matrix.call.replaces"));
+        assert!(!is_transfer("m.call.invite"));
     }
 }

@@ -1,6 +1,7 @@
 // Calls that end in every way there is, and callers who come back. Never a lost file, never a ghost, always the right session.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { after, before, beforeEach, describe, test } from 'node:test';
 
 import { assertRight, countsAfter, seconds, segmentsOf } from './expect.mjs';
@@ -195,6 +196,8 @@ describe('coming back', () => {
         }),
       ({ signals_ignored }) => signals_ignored >= 1,
     );
+    const log = await readFile(world.recorder.log, 'utf8');
+    assert.match(log, /a call transfer is ignored/);
     await seconds(1);
     assert.deepEqual(await callsIn(room).then(([one]) => one.state), 'recording');
     await caller.do('hangUpBecause', 'a_reason_that_nobody_knows');
