@@ -8,6 +8,7 @@
 
 mod delayed_leave;
 mod finish;
+mod input;
 mod kind;
 mod outbox;
 mod people;
@@ -25,10 +26,11 @@ use recorder_core::manifest::{CallKind, EventKind};
 use recorder_core::time::BootTime;
 
 use self::finish::finish;
+pub use self::input::{CallInput, Ending};
 pub use self::kind::PeerKey;
 use self::kind::{Effect, Machine, Now};
 pub(crate) use self::people::Participant;
-pub use self::slot::{CallInput, CallShared, Ending, RecordingOrder};
+pub use self::slot::{CallShared, RecordingOrder};
 use self::slot::{Leg, Membership};
 use crate::drops::IN_A_SESSION;
 use crate::journal::event;

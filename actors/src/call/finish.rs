@@ -7,9 +7,10 @@ use std::time::Duration;
 use recorder_core::call::{CallEnd, Saved, recording_saved};
 use recorder_core::manifest::{CallKind, EndReason};
 
+use super::input::Ending;
 use super::kind::leave_reason;
 use super::people::{Participant, end_stays};
-use super::slot::{CallShared, Ending};
+use super::slot::CallShared;
 use crate::clock_fit;
 use crate::observe::{Severity, Totals};
 use crate::ports::DiskLevel;

@@ -10,7 +10,7 @@ use recorder_core::mesh::{self, Mesh, MeshAction, MeshEnd, MeshSettings};
 use recorder_core::time::BootTime;
 use serde_json::Value;
 
-use super::slot::CallInput;
+use super::input::CallInput;
 use crate::world::World;
 
 /// This instant on both clocks that machines know.

@@ -12,8 +12,9 @@ use recorder_core::room::{Progress, RecordingState};
 use recorder_core::time::BootTime;
 use serde_json::{Map, Value};
 
+use super::input::{CallInput, Ending};
 use super::people::Participant;
-use super::slot::{CallInput, CallShared, Ending, Membership};
+use super::slot::{CallShared, Membership};
 use crate::ports::{ConnectionState, DiskLevel};
 use crate::session::SessionHandle;
 use crate::supervise::lock;

@@ -8,20 +8,20 @@ use std::time::Duration;
 use recorder_core::call::{CallEnd, CallSignal, Saved};
 use recorder_core::ids::{CallKey, ConnectionId, LegId, SessionId};
 use recorder_core::manifest::{CallKind, EndReason};
-use recorder_core::mesh::{Member, MeshSettings, ToDeviceSignal};
+use recorder_core::mesh::MeshSettings;
 use recorder_core::time::BootTime;
-use serde_json::Value;
 use tokio::sync::watch;
 
 use super::delayed_leave::DelayedLeave;
 use super::finish::finish;
+use super::input::{CallInput, Ending, InHand};
 use super::kind::{Effect, Machine, Now, PeerKey};
 use super::outbox::Outbox;
 use super::people::Participant;
 use super::room_side::{RoomFact, Shown};
 use crate::drops::{Growing, Place, dropped};
 use crate::observe::Totals;
-use crate::ports::{ConnectionFacts, MediaError, RoomFacts, SignallingError, Tile};
+use crate::ports::{ConnectionFacts, RoomFacts, SignallingError, Tile};
 use crate::session::SessionHandle;
 use crate::supervise::{Link, lock};
 use crate::world::World;
@@ -31,45 +31,6 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Signals that may wait for a CallActor; later ones are dropped and counted. What we tell it ourselves is bounded by
 /// what it asked for, and always finds room.
 const MOST_INPUTS: usize = 256;
-
-/// What a CallActor is told.
-#[derive(Clone, Debug)]
-pub enum CallInput {
-    Signal(Box<CallSignal>),
-    /// The answer to a leg's first offer.
-    Opened {
-        leg: LegId,
-        answer: Result<String, MediaError>,
-    },
-    /// The answer to a later offer, which was the leg's `number`th to be applied.
-    Renegotiated {
-        leg: LegId,
-        number: u64,
-        answer: Result<String, MediaError>,
-    },
-    /// The answer to [`crate::ports::MediaPlane::dial`]: our offer.
-    Dialled {
-        leg: LegId,
-        offer: Result<String, MediaError>,
-    },
-    /// The remote answer was applied, or could not be.
-    Applied {
-        leg: LegId,
-        ok: bool,
-    },
-    /// The homeserver took our membership, or did not.
-    Published(bool),
-    /// Who is in the group call now, and the content of our own membership event.
-    Members {
-        members: Vec<Member>,
-        own: Option<Value>,
-    },
-    /// A call event from device to device.
-    Device(Box<ToDeviceSignal>),
-    UserLeft(String),
-    RoomUpgraded,
-    Stop(Ending),
-}
 
 /// A call that is to be recorded.
 #[derive(Clone, Debug, Default)]
@@ -82,46 +43,6 @@ pub struct RecordingOrder {
     pub resume: Option<SessionId>,
     pub began_utc_micros: Option<i64>,
     pub opted_out: BTreeSet<String>,
-}
-
-impl CallInput {
-    /// What outlives the first panic over it: what the tree itself says, once; and offers, because who made one can do nothing
-    /// until it is answered. For the rest a remote side says again what it misses, or hangs up.
-    fn is_tried_again(&self) -> bool {
-        match self {
-            Self::Signal(signal) => signal.is_offer(),
-            Self::Device(device) => device.signal.is_offer(),
-            _ => true,
-        }
-    }
-
-    pub(super) fn ending(&self) -> Option<Ending> {
-        match self {
-            Self::Stop(ending) => Some(ending.clone()),
-            _ => None,
-        }
-    }
-}
-
-/// The input that is being handled.
-pub(super) struct InHand {
-    input: CallInput,
-    /// It has outlived a panic before.
-    again: bool,
-}
-
-/// Why a call ends, and whose wish that was.
-#[derive(Clone, Debug)]
-pub struct Ending {
-    pub end: CallEnd,
-    /// `None` where nobody asked for it, or nobody whom the manifest may name.
-    pub by: Option<String>,
-}
-
-impl Ending {
-    pub fn because(end: CallEnd) -> Self {
-        Self { end, by: None }
-    }
 }
 
 /// What the homeserver last said to our membership of a group call.
