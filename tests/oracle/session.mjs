@@ -5,6 +5,7 @@ import { createReadStream } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 
+import { captureTimes, momentOff } from './captured.mjs';
 import { clockProblems, sessionTime } from './clock.mjs';
 import { gapProblems, inFile, lastLength } from './gaps.mjs';
 import { findStream, layOver, missingOf } from './frames.mjs';
@@ -94,7 +95,7 @@ async function judgeFile(directory, track, segment, repaired, options) {
   return { said, problems, bytes: (await stat(file)).size };
 }
 
-/** Beeps of the microphone and flashes of the pictures of one participant, in session time. */
+/** Beeps of the microphone and flashes of the pictures of one participant, in session time as `moment` has it. */
 function meaning(participant, found, voice, voices, options) {
   const problems = [];
   const measures = {};
@@ -169,6 +170,14 @@ export async function judgeSession(directory, truth, given = {}) {
   const epoch = Date.parse(manifest.epoch.replace(/(\.\d{3})\d*/, '$1')) / 1000;
   const repaired = new Set(manifest.recoveries.flatMap(({ repaired: names }) => names));
   const used = new Map();
+  const captured = new Map();
+  /** Session time of a moment in a file, less what its sender's log says that it was made late. */
+  const moment = (file, at) => {
+    const session = sessionTime(file.segment.clock_map, at);
+    if (!captured.has(file.stream)) captured.set(file.stream, captureTimes(file.stream));
+    const told = momentOff(file, at, epoch * 1000, captured.get(file.stream));
+    return told ? session - offWholeSecond(told.captured / 1000) : session;
+  };
   const rows = [];
   const people = [];
 
@@ -206,6 +215,7 @@ export async function judgeSession(directory, truth, given = {}) {
         const { packets } = judged.said;
         if (packets.length === 0) continue;
 
+        let laid;
         if (truth) {
           const mine = streams.filter(
             ({ kind, user_id }) =>
@@ -224,7 +234,8 @@ export async function judgeSession(directory, truth, given = {}) {
           if (layer.disordered.length) add([`${layer.disordered.length} frames out of order`]);
           row.worst_ms = layer.worstMs;
           if (!used.has(stream)) used.set(stream, []);
-          used.get(stream).push({ layer, row, ledger: segment.ledger, segment, track, packets });
+          laid = { stream, layer, row, ledger: segment.ledger, segment, track, packets };
+          used.get(stream).push(laid);
         }
 
         const voice = truth?.voices.get(participant.user_id);
@@ -232,11 +243,11 @@ export async function judgeSession(directory, truth, given = {}) {
         if (track.source === 'microphone') {
           const sound = await probe.sound(path.join(directory, segment.file));
           found.sound.push({ file: segment.file, sound });
-          found.beeps.push(...beeps(sound).map((at) => sessionTime(segment.clock_map, at)));
+          found.beeps.push(...beeps(sound).map((at) => moment(laid, at)));
           found.soundSpan += packets.at(-1).ms / 1000;
         } else if (track.source === 'camera') {
           const pictures = await probe.brightness(path.join(directory, segment.file));
-          found.flashes.push(...flashes(pictures).map((at) => sessionTime(segment.clock_map, at)));
+          found.flashes.push(...flashes(pictures).map((at) => moment(laid, at)));
           found.pictureSpan += packets.at(-1).ms / 1000;
         }
       }

@@ -15,6 +15,9 @@ import { matroska } from './matroska.mjs';
 const run = promisify(execFile);
 const big = { maxBuffer: 1 << 28 };
 const SECONDS = 5;
+const EPOCH = '2026-11-22T15:04:05.000000Z';
+/** Where the media lies on the session's clock. */
+const BEGINS_S = 1.5;
 const room = '!room:localhost';
 const user = '@ada:localhost';
 
@@ -133,6 +136,8 @@ export async function makeSession({ video = 'vp8', edit = () => {} } = {}) {
         // Near the top, so that it rolls over.
         rtp: (4_294_900_000 + Math.round((ms * rate) / 1000)) >>> 0,
         bytes: data.length,
+        // When it came from the encoder: sound when its last sample was taken.
+        at: Date.parse(EPOCH) + BEGINS_S * 1000 + ms + (kind === 'audio' ? 20 : 0),
         ...(await frameHashes(codec, data)),
       });
     }
@@ -154,8 +159,8 @@ export async function makeSession({ video = 'vp8', edit = () => {} } = {}) {
         {
           file: name,
           codec,
-          start_s: 1.5,
-          end_s: 1.5 + span,
+          start_s: BEGINS_S,
+          end_s: BEGINS_S + span,
           media_seconds: span,
           frames: sent.length,
           bytes: 0,
@@ -163,8 +168,8 @@ export async function makeSession({ video = 'vp8', edit = () => {} } = {}) {
           final: true,
           opened_because: 'first',
           clock_map: [
-            { media_s: 0, session_s: 1.5, error_s: 0.01 },
-            { media_s: span, session_s: 1.5 + span, error_s: 0.01 },
+            { media_s: 0, session_s: BEGINS_S, error_s: 0.01 },
+            { media_s: span, session_s: BEGINS_S + span, error_s: 0.01 },
           ],
           clock: {
             method: 'arrival',
@@ -197,7 +202,7 @@ export async function makeSession({ video = 'vp8', edit = () => {} } = {}) {
     room: { id: room, name: 'room', encrypted: false },
     state: 'complete',
     recoveries: [],
-    epoch: '2026-11-22T15:04:05.000000Z',
+    epoch: EPOCH,
     ended_s: 8,
     end_reason: 'hangup',
     events: [],
