@@ -12,6 +12,7 @@ mod support {
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use recorder_actors::ports::Urgency;
 use serde_json::json;
 use support::account::{Recorder, synapse};
 
@@ -35,7 +36,11 @@ async fn no_secret_is_logged_at_any_level() {
     alice.send(room.room_id(), "m.call.invite", content.clone()).await;
     running.call_event().await;
     let room_id = room.room_id().as_str();
-    running.account.send(room_id, "m.call.answer", content, Duration::from_secs(30)).await.unwrap();
+    running
+        .account
+        .send(room_id, "m.call.answer", content, Urgency::Call, Duration::from_secs(30))
+        .await
+        .unwrap();
     running.stop().await;
 
     let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use recorder_core::call::Announcement;
-pub use recorder_core::call::RemoteCandidate;
+pub use recorder_core::call::{RemoteCandidate, Urgency};
 use recorder_core::ids::{ConnectionId, Mid, SessionId, StreamId};
 use recorder_core::manifest::CallKind;
 use recorder_core::media::{Codec, MediaKind};
@@ -218,6 +218,9 @@ pub struct RoomFacts {
 }
 
 /// The Matrix account as the tree sees it.
+///
+/// Events of one room go out in the order in which they were given, save that what is more urgent goes first; that holds
+/// for what [`Rooms`] sends too.
 pub trait Signalling: Send + Sync + 'static {
     /// Sends a room event, encrypted where the room is. Tried again on transient errors until `patience` is over.
     fn send(
@@ -225,6 +228,7 @@ pub trait Signalling: Send + Sync + 'static {
         room: String,
         event_type: String,
         content: serde_json::Value,
+        urgency: Urgency,
         patience: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>>;
 

@@ -2,20 +2,20 @@
 
 mod drops;
 mod group;
+mod refusals;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
-use recorder_core::call::{
-    CallDesk, CallEnd, CallSignal, DeskAction, OneToOne, Refusal, RoomEvent, is_call_event,
-};
+use recorder_core::call::{CallDesk, CallEnd, CallSignal, DeskAction, Refusal, RoomEvent, is_call_event};
 use recorder_core::ids::CallKey;
 use recorder_core::manifest::EndReason;
 use recorder_core::time::BootTime;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
+use self::refusals::Refusals;
 use crate::call::{CallActor, CallInput, CallShared, Ending};
 use crate::drops::Growing;
 use crate::observe::{ActorKind, Severity, Totals};
@@ -24,12 +24,6 @@ use crate::rooms::{RoomPlaces, Speaker};
 use crate::supervise::{Check, Link, Nudge, Slot, lock, tick_every_second};
 use crate::testing::{Point, visit};
 use crate::world::World;
-
-/// Refused senders that are logged by name; later ones are only counted.
-const MOST_REFUSED: usize = 1024;
-
-/// Rejections that may be under way at once.
-const MOST_REJECTIONS: usize = 16;
 
 /// Room events of one sync batch, in order. The sender awaits the answer, so that at most one batch is in the mailbox.
 #[derive(Debug, Default, Message)]
@@ -120,11 +114,9 @@ pub struct SupervisorShared {
     tried: AtomicBool,
     shutting_down: AtomicBool,
     running: watch::Sender<usize>,
-    refused: Mutex<HashSet<String>>,
+    refusals: Refusals,
     /// Drops of the kernel, and for want of keys, as far as they were told.
     drops: Mutex<[Growing; 2]>,
-    /// Rejections under way; beyond the bound an invite is refused in silence, and counted.
-    rejections: Arc<Semaphore>,
 }
 
 impl SupervisorShared {
@@ -142,9 +134,8 @@ impl SupervisorShared {
             tried: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
             running: watch::Sender::new(0),
-            refused: Mutex::default(),
+            refusals: Refusals::default(),
             drops: Mutex::default(),
-            rejections: Arc::new(Semaphore::new(MOST_REJECTIONS)),
         })
     }
 
@@ -352,7 +343,7 @@ impl SupervisorActor {
                         place.shared.tell(CallInput::Signal(signal));
                     }
                 }
-                DeskAction::Refuse { invite, why } => self.refuse(&invite, why),
+                DeskAction::Refuse { invite, why, tell } => self.refuse(&invite, why, tell),
                 DeskAction::Ignore { event_id, why } => {
                     tracing::debug!(%event_id, ?why, "a call event is ignored");
                     Totals::count(&self.shared.world.board.totals.signals_ignored);
@@ -362,22 +353,22 @@ impl SupervisorActor {
     }
 
     fn start(&self, key: CallKey, invite: &CallSignal, early: Vec<CallSignal>) {
-        if self.shared.shutting_down.load(Ordering::Acquire) {
-            self.refuse(invite, Refusal::Busy);
-            lock(&self.shared.desk).ended(key);
-            return;
-        }
         let opted_out = self.opted_out(&invite.room);
-        let refusal = if opted_out.contains(&invite.sender) {
+        let refusal = if self.shared.shutting_down.load(Ordering::Acquire) {
+            Some(Refusal::Busy)
+        } else if opted_out.contains(&invite.sender) {
             Some(Refusal::OptedOut)
         } else {
             // The desk knows of 1:1 calls only.
             self.full().map(|_| Refusal::Busy)
         };
         if let Some(refusal) = refusal {
-            self.refuse(invite, refusal);
-            lock(&self.shared.desk).ended(key);
-            return;
+            let tell = {
+                let mut desk = lock(&self.shared.desk);
+                desk.ended(key);
+                desk.may_reject(&invite.sender, self.shared.world.clock.now())
+            };
+            return self.refuse(invite, refusal, tell);
         }
         tracing::info!(call = %key, caller = %invite.sender, room = %invite.room, "a call is answered");
         let shared = CallShared::answering(&self.shared.world, &self.shared.link, key, invite, opted_out);
@@ -391,49 +382,6 @@ impl SupervisorActor {
         for signal in early {
             place.shared.tell(CallInput::Signal(Box::new(signal)));
         }
-    }
-
-    fn refuse(&self, invite: &CallSignal, why: Refusal) {
-        let world = &self.shared.world;
-        match why {
-            Refusal::NotAllowed => {
-                Totals::count(&world.board.totals.calls_refused_not_allowed);
-                let mut refused = lock(&self.shared.refused);
-                if refused.len() < MOST_REFUSED && refused.insert(invite.sender.clone()) {
-                    tracing::warn!(
-                        caller = %invite.sender,
-                        "a call was rejected because its sender is not in matrix.allow"
-                    );
-                    let what = format!("A call of {} was rejected: not in matrix.allow", invite.sender);
-                    world.board.happened(world.clock.utc_micros(), Severity::Warning, what);
-                }
-            }
-            Refusal::Busy => {
-                Totals::count(&world.board.totals.calls_refused_busy);
-                tracing::warn!(caller = %invite.sender, "a call was rejected because calls.max are running");
-            }
-            Refusal::OptedOut => {
-                Totals::count(&world.board.totals.calls_refused_opted_out);
-                tracing::info!(room = %invite.room, "a call was rejected because its sender has opted out there");
-                if let Some(room) = self.room_or_new(&invite.room) {
-                    room.call_rejected(&invite.sender);
-                }
-            }
-        }
-        let Ok(turn) = Arc::clone(&self.shared.rejections).try_acquire_owned() else { return };
-        let event = OneToOne::refuse(invite, &world.settings.device);
-        let sending = world.signalling.send(
-            invite.room.clone(),
-            event.event_type.to_owned(),
-            event.content,
-            std::time::Duration::from_secs(10),
-        );
-        actix::spawn(async move {
-            if let Err(error) = sending.await {
-                tracing::debug!(%error, "a rejection could not be sent");
-            }
-            drop(turn);
-        });
     }
 }
 

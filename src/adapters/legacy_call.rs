@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use recorder_actors::ports::{
-    LiveCall, LiveCalls as _, Relation, RoomFacts, Signalling, SignallingError, TurnServer,
+    LiveCall, LiveCalls as _, Relation, RoomFacts, Signalling, SignallingError, TurnServer, Urgency,
 };
 use recorder_core::call::{Announcement, Version, hangup_for, recording_interrupted};
 use serde_json::Value;
@@ -34,11 +34,13 @@ impl Signalling for MatrixSignalling {
         room: String,
         event_type: String,
         content: Value,
+        urgency: Urgency,
         patience: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>> {
         let account = self.account.clone();
         async move {
-            account.send(&room, &event_type, content, patience).await.map(drop).map_err(SignallingError::from)
+            let sent = account.send(&room, &event_type, content, urgency, patience).await;
+            sent.map(drop).map_err(SignallingError::from)
         }
         .boxed()
     }
@@ -92,7 +94,8 @@ pub async fn say_farewell(account: MatrixAccount, live_calls: LiveCallFile, left
         async move {
             let version = if call.version == 0 { Version::V0 } else { Version::V1 };
             let hangup = hangup_for(&call.call_id, &device, version);
-            let sent = account.send(&call.room, hangup.event_type, hangup.content, FAREWELL).await;
+            let (kind, content) = (hangup.event_type, hangup.content);
+            let sent = account.send(&call.room, kind, content, Urgency::Call, FAREWELL).await;
             match sent {
                 Ok(_) => {}
                 Err(SendError::NotInRoom { .. } | SendError::Refused { .. }) => {

@@ -18,6 +18,7 @@ mod error;
 mod event;
 pub(super) mod files;
 mod gaps;
+mod gate;
 mod handled;
 mod identity;
 pub mod inbox;
@@ -36,7 +37,7 @@ use std::time::Duration;
 use matrix_sdk::ruma::{RoomId, UserId};
 use matrix_sdk::{Client, Room, RoomState};
 use recorder_actors::observe::Board;
-use recorder_actors::ports::{Clock, TurnServer};
+use recorder_actors::ports::{Clock, TurnServer, Urgency};
 use recorder_core::time::BootTime;
 use serde_json::Value;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -170,6 +171,7 @@ struct Shared {
     handled: watch::Sender<u64>,
     turn: Arc<turn::TurnCache>,
     delays: delayed::Delays,
+    gate: Arc<gate::Gate>,
     stop: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
     _lock: files::StoreLock,
@@ -232,11 +234,13 @@ impl MatrixAccount {
         };
         let courier = Box::pin(deliver::Courier::new(parts, progress)).await;
         let inputs = deliver::Inputs { updates, done: taken, acknowledged };
+        let gate = Arc::<gate::Gate>::default();
         let invites = invites::Invites {
             client: client.clone(),
             board: Arc::clone(&board),
             allow: settings.allow.clone(),
             greetings,
+            gate: Arc::clone(&gate),
             news,
             stop: stop.clone(),
         };
@@ -257,7 +261,8 @@ impl MatrixAccount {
         });
         let tasks = Mutex::new(tasks);
         let delays = delayed::Delays::default();
-        let shared = Shared { client, state: state_seen, handled, turn, delays, stop, tasks, _lock: lock };
+        let shared =
+            Shared { client, state: state_seen, handled, turn, delays, gate, stop, tasks, _lock: lock };
         Ok((Self { shared: Arc::new(shared) }, deliveries))
     }
 
@@ -282,28 +287,17 @@ impl MatrixAccount {
         });
     }
 
-    /// Sends an event, encrypted in an encrypted room. Tried again after 429, 5xx and silence until `limit` has passed.
-    /// Returns the event id.
+    /// Sends an event, encrypted in an encrypted room, when its turn comes. Tried again after 429, 5xx and silence until
+    /// `limit` has passed. Returns the event id.
     pub async fn send(
         &self,
         room_id: &str,
         event_type: &str,
         content: Value,
+        urgency: Urgency,
         limit: Duration,
     ) -> Result<String, SendError> {
-        send::send(&self.room(room_id)?, event_type, content, limit).await
-    }
-
-    /// Sends an `m.notice`. `html` may be empty; the users of `mentions` are notified.
-    pub async fn send_notice(
-        &self,
-        room_id: &str,
-        plain: &str,
-        html: &str,
-        mentions: &[&str],
-        limit: Duration,
-    ) -> Result<String, SendError> {
-        self.send(room_id, "m.room.message", send::notice(plain, html, mentions), limit).await
+        send::send(&self.shared.gate, &self.room(room_id)?, event_type, content, urgency, limit).await
     }
 
     /// The homeserver's TURN servers, none if it has none or has not answered yet. Kept ready; waits 250 ms at most.

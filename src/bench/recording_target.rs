@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use recorder_actors::observe::{ActorKind, Board};
 use recorder_actors::ports::{
-    LiveCall, LiveCalls, RemoteCandidate, RoomFacts, Signalling, SignallingError, TurnServer,
+    LiveCall, LiveCalls, RemoteCandidate, RoomFacts, Signalling, SignallingError, TurnServer, Urgency,
 };
 use recorder_actors::supervise::{Link, Slot};
 use recorder_actors::supervisor::{Deliver, Delivery, SupervisorActor, SupervisorShared};
@@ -49,6 +49,7 @@ impl Signalling for Loopback {
         room: String,
         event_type: String,
         content: Value,
+        _: Urgency,
         _: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>> {
         let said = match event_type.as_str() {

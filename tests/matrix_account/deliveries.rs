@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use matrix_call_recorder::adapters::matrix::{MatrixAccount, SendError};
 use matrix_sdk::RoomState;
+use recorder_actors::ports::Urgency;
 use serde_json::json;
 
 use crate::account::{Person, Recorder, synapse};
@@ -29,16 +30,21 @@ async fn events_of_plain_and_encrypted_rooms_arrive_once_and_in_order() {
 
         let content = json!({ "call_id": "c1", "party_id": "R", "version": "1", "answer": {} });
         let room_id = room.room_id().as_str();
-        let answer =
-            running.account.send(room_id, "m.call.answer", content, Duration::from_secs(10)).await.unwrap();
+        let answer = running
+            .account
+            .send(room_id, "m.call.answer", content, Urgency::Call, Duration::from_secs(10))
+            .await
+            .unwrap();
         let echo = running.call_event().await;
         assert_eq!(
             (echo.event_id, echo.sender, echo.encrypted),
             (answer, running.account.user_id(), encrypted)
         );
     }
-    let absent =
-        running.account.send("!nowhere:localhost", "m.call.answer", json!({}), Duration::from_secs(5)).await;
+    let absent = running
+        .account
+        .send("!nowhere:localhost", "m.call.answer", json!({}), Urgency::Call, Duration::from_secs(5))
+        .await;
     assert!(matches!(absent, Err(SendError::NotInRoom { .. })));
     running.stop().await;
 }
@@ -171,7 +177,11 @@ async fn an_outage_of_the_homeserver_and_expiring_tokens_are_survived() {
     let content = json!({ "call_id": "many", "party_id": "R", "version": "1" });
     for _ in 0..10 {
         let (room_id, limit) = (room.room_id().as_str(), Duration::from_secs(30));
-        let sent = running.account.send(room_id, "m.call.candidates", content.clone(), limit).await.unwrap();
+        let sent = running
+            .account
+            .send(room_id, "m.call.candidates", content.clone(), Urgency::Call, limit)
+            .await
+            .unwrap();
         assert_eq!(running.call_event().await.event_id, sent);
     }
 
@@ -212,5 +222,5 @@ async fn an_outage_of_the_homeserver_and_expiring_tokens_are_survived() {
 
 async fn send_late(account: MatrixAccount, room_id: String) -> Result<String, SendError> {
     let content = json!({ "call_id": "meanwhile", "party_id": "R", "version": "1" });
-    account.send(&room_id, "m.call.candidates", content, Duration::from_secs(60)).await
+    account.send(&room_id, "m.call.candidates", content, Urgency::Call, Duration::from_secs(60)).await
 }

@@ -13,4 +13,5 @@ mod synapse;
 
 mod deliveries;
 mod invites;
+mod limits;
 mod logins;

@@ -14,7 +14,7 @@ pub(crate) use compose::Envelope;
 pub(crate) use signal::identifier;
 
 pub use announce::{Announcement, Saved, greeting, recording_begun, recording_interrupted, recording_saved};
-pub use compose::{Outgoing, hangup_for};
+pub use compose::{Outgoing, Urgency, hangup_for};
 pub use desk::{CallDesk, DeskAction, DeskSettings, IgnoreReason, Refusal};
 pub use one_to_one::{CallAction, CallEnd, CallFact, CallPhase, ConnectionLevel, OneToOne, source_of};
 pub use signal::{

@@ -69,9 +69,10 @@ async fn done(shared: &CallShared) {
     Totals::count(&world.board.totals.calls_ended);
     world.board.remove_call(shared.key);
     // A hang-up that did not get out is left to the next start.
-    if shared.outbox.flushed().await {
+    if shared.outbox.signalled().await {
         world.live_calls.remove(shared.room.clone(), shared.call_id.clone()).await;
     }
+    shared.outbox.said().await;
     shared.done.store(true, Ordering::Release);
     shared.link.nudge();
 }

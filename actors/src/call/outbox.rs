@@ -1,23 +1,24 @@
-//! What a call sends: into its room one event after the other, so that an answer never overtakes another; to devices a
-//! few at a time, because their events are numbered.
+//! What a call sends: into its room, where the account keeps the order and lets what is urgent go first; to devices a few
+//! at a time, because their events are numbered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, stream};
 use recorder_core::call::{Announcement, Outgoing};
 use recorder_core::mesh::MEMBER_EVENT;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::{Severity, Totals};
-use crate::ports::SignallingError;
+use crate::ports::{SignallingError, Urgency};
 use crate::supervise::guarded;
 use crate::world::World;
 
-/// Events that may wait to be sent into the room; later ones are dropped and counted.
+/// Events for the room that may wait to be taken up, and as many under way; later ones are dropped and counted.
 const MOST_OUTGOING: usize = 64;
 /// Events to devices that may wait; later ones are dropped and counted, and the calls that miss them are tried again.
 const MOST_TO_DEVICES: usize = 2_048;
@@ -25,6 +26,10 @@ const MOST_TO_DEVICES: usize = 2_048;
 const AT_ONCE: usize = 8;
 /// How long an event may be tried.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// That there are no more candidates: clients do not wait for it, so it is not worth an event when they are scarce.
+const CANDIDATES_PATIENCE: Duration = Duration::from_secs(10);
+/// A message is worth reading minutes later.
+const WORDS_PATIENCE: Duration = Duration::from_secs(300);
 /// Once the call is in a hurry.
 const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -35,8 +40,6 @@ enum Outbound {
     Consent(Announcement),
     /// Our membership; answered with what became of it.
     Membership(Value, oneshot::Sender<Result<(), SignallingError>>),
-    /// Answered when all before it was sent or given up: whether a hang-up among it was not sent.
-    Flush(oneshot::Sender<bool>),
 }
 
 enum ToDevice {
@@ -44,11 +47,53 @@ enum ToDevice {
     Flush(oneshot::Sender<()>),
 }
 
-/// A call's way to its room and to its participants' devices. Its tasks end with the last clone.
+/// What is not sent yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pending {
+    signals: usize,
+    messages: usize,
+    hangup_failed: bool,
+}
+
+/// Counts one thing as pending, until it is dropped.
+struct Ticket {
+    pending: Arc<watch::Sender<Pending>>,
+    is_message: bool,
+    is_hangup: bool,
+    sent: bool,
+}
+
+impl Ticket {
+    fn new(pending: &Arc<watch::Sender<Pending>>, outbound: &Outbound) -> Self {
+        let is_message = matches!(outbound, Outbound::Message(_) | Outbound::Consent(_));
+        let is_hangup = matches!(outbound, Outbound::Event(event) if event.event_type == "m.call.hangup");
+        pending.send_modify(|pending| *pending.count(is_message) += 1);
+        Self { pending: Arc::clone(pending), is_message, is_hangup, sent: false }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.pending.send_modify(|pending| {
+            *pending.count(self.is_message) -= 1;
+            pending.hangup_failed |= self.is_hangup && !self.sent;
+        });
+    }
+}
+
+impl Pending {
+    fn count(&mut self, is_message: bool) -> &mut usize {
+        if is_message { &mut self.messages } else { &mut self.signals }
+    }
+}
+
+/// A call's way to its room and to its participants' devices. Its tasks end with the last clone, when all is sent or given
+/// up.
 #[derive(Clone)]
 pub(super) struct Outbox {
     world: Arc<World>,
-    queue: mpsc::Sender<Outbound>,
+    queue: mpsc::Sender<(Outbound, Ticket)>,
+    pending: Arc<watch::Sender<Pending>>,
     devices: mpsc::Sender<ToDevice>,
     hurry: CancellationToken,
     consent_refused: Arc<AtomicBool>,
@@ -66,9 +111,10 @@ impl Outbox {
             hurry: hurry.clone(),
             consent_refused: Arc::clone(&consent_refused),
         };
-        actix::spawn(sender.clone().send_in_order(waiting));
+        actix::spawn(sender.clone().send_to_room(waiting));
         actix::spawn(sender.send_to_devices(for_devices));
-        Self { world: Arc::clone(world), queue, devices, hurry, consent_refused }
+        let pending = Arc::new(watch::Sender::default());
+        Self { world: Arc::clone(world), queue, pending, devices, hurry, consent_refused }
     }
 
     pub(super) fn event(&self, event: Outgoing) {
@@ -113,20 +159,28 @@ impl Outbox {
         self.hurry.cancel();
     }
 
-    /// Resolves when all that was put in before is sent or given up. False if a hang-up is among what was not sent.
-    pub(super) async fn flushed(&self) -> bool {
-        let ((done, flushed), (sent, devices)) = (oneshot::channel(), oneshot::channel());
-        if self.queue.send(Outbound::Flush(done)).await.is_err()
-            || self.devices.send(ToDevice::Flush(sent)).await.is_err()
-        {
+    /// Resolves when everything but messages is sent or given up. False if a hang-up is among what was not sent.
+    pub(super) async fn signalled(&self) -> bool {
+        let (sent, devices) = oneshot::channel();
+        if self.devices.send(ToDevice::Flush(sent)).await.is_err() {
             return false;
         }
-        let (room, devices) = tokio::join!(flushed, devices);
-        room.is_ok_and(|hangup_failed| !hangup_failed) && devices.is_ok()
+        let devices = devices.await.is_ok();
+        let mut pending = self.pending.subscribe();
+        let room = pending.wait_for(|pending| pending.signals == 0).await;
+        room.is_ok_and(|pending| !pending.hangup_failed) && devices
+    }
+
+    /// Gives messages a moment. What is not sent then goes on by itself, for as long as the process does.
+    pub(super) async fn said(&self) {
+        let mut pending = self.pending.subscribe();
+        let said = async { pending.wait_for(|pending| pending.messages == 0).await.is_ok() };
+        let _ = tokio::time::timeout(SHORT_PATIENCE, said).await;
     }
 
     fn push(&self, outbound: Outbound) {
-        if self.queue.try_send(outbound).is_err() {
+        let ticket = Ticket::new(&self.pending, &outbound);
+        if self.queue.try_send((outbound, ticket)).is_err() {
             tracing::warn!("too many events wait for the homeserver, one is dropped");
             Totals::count(&self.world.board.totals.signals_ignored);
         }
@@ -142,8 +196,8 @@ struct Sender {
 }
 
 impl Sender {
-    fn patience(&self) -> Duration {
-        if self.hurry.is_cancelled() { SHORT_PATIENCE } else { PATIENCE }
+    fn patience(&self, usual: Duration) -> Duration {
+        if self.hurry.is_cancelled() { SHORT_PATIENCE } else { usual }
     }
 
     /// Resolves as `sending` does, or soon after the call is in a hurry.
@@ -163,36 +217,58 @@ impl Sender {
         }
     }
 
-    async fn send_in_order(self, mut queue: mpsc::Receiver<Outbound>) {
-        let mut hangup_failed = false;
-        while let Some(outbound) = queue.recv().await {
-            let (world, room) = (&self.world, self.room.clone());
-            let is_consent = matches!(outbound, Outbound::Consent(_));
-            let (sending, is_hangup, done) = match outbound {
+    /// Everything at once: which of it goes first is for the account to say, which knows what other calls send.
+    async fn send_to_room(self, mut queue: mpsc::Receiver<(Outbound, Ticket)>) {
+        let mut under_way = FuturesUnordered::new();
+        let mut open = true;
+        while open || !under_way.is_empty() {
+            tokio::select! {
+                next = queue.recv(), if open && under_way.len() < MOST_OUTGOING => match next {
+                    Some((outbound, ticket)) => under_way.push(self.send_one(outbound, ticket)),
+                    None => open = false,
+                },
+                Some(()) = under_way.next() => {}
+            }
+        }
+    }
+
+    async fn send_one(&self, outbound: Outbound, mut ticket: Ticket) {
+        let (world, room) = (&self.world, self.room.clone());
+        let is_consent = matches!(outbound, Outbound::Consent(_));
+        let courtesy = matches!(&outbound, Outbound::Event(event) if event.urgency() == Urgency::Candidates);
+        let patience = self.patience(match &outbound {
+            Outbound::Event(_) if courtesy => CANDIDATES_PATIENCE,
+            Outbound::Event(_) | Outbound::Membership(..) => PATIENCE,
+            Outbound::Message(_) | Outbound::Consent(_) => WORDS_PATIENCE,
+        });
+        let mut done = None;
+        let sending = async {
+            match outbound {
                 Outbound::Event(event) => {
-                    let is_hangup = event.event_type == "m.call.hangup";
-                    let event_type = event.event_type.to_owned();
-                    let sending = world.signalling.send(room, event_type, event.content, self.patience());
-                    (sending, is_hangup, None)
+                    let (urgency, kind) = (event.urgency(), event.event_type.to_owned());
+                    world.signalling.send(room, kind, event.content, urgency, patience).await
                 }
                 Outbound::Message(message) | Outbound::Consent(message) => {
-                    (world.signalling.announce(room, message, self.patience()), false, None)
+                    world.signalling.announce(room, message, patience).await
                 }
-                Outbound::Membership(content, done) => {
+                Outbound::Membership(content, told) => {
+                    done = Some(told);
                     let (kind, key) = (MEMBER_EVENT.to_owned(), world.settings.user.clone());
-                    (world.rooms.send_state(room, kind, key, content, self.patience()), false, Some(done))
+                    world.rooms.send_state(room, kind, key, content, patience).await
                 }
-                Outbound::Flush(done) => {
-                    let _ = done.send(hangup_failed);
-                    continue;
-                }
-            };
-            let sent = self.hurried(sending).await;
-            if let Some(done) = done {
-                let _ = done.send(sent.clone());
             }
-            if let Err(error) = sent {
-                hangup_failed |= is_hangup;
+        };
+        let sent = self.hurried(sending).await;
+        ticket.sent = sent.is_ok();
+        if let Some(done) = done {
+            let _ = done.send(sent.clone());
+        }
+        match sent {
+            Ok(()) => {}
+            Err(error) if courtesy => {
+                tracing::debug!(room = %self.room, %error, "the end of candidates was not told");
+            }
+            Err(error) => {
                 if is_consent && matches!(error, SignallingError::Refused(_)) {
                     self.consent_refused.store(true, Ordering::Release);
                 }
@@ -214,7 +290,7 @@ impl Sender {
                             device,
                             event_type.to_owned(),
                             content,
-                            this.patience(),
+                            this.patience(PATIENCE),
                         );
                         if let Err(error) = this.hurried(sending).await {
                             tracing::warn!(%error, "an event to a device could not be sent");

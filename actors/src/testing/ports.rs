@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::{Point, ask, visit};
 use crate::ports::{
     LiveCall, LiveCalls, RoomFacts, SessionFactory, SessionOrder, Signalling, SignallingError, TurnServer,
+    Urgency,
 };
 use crate::session::{SessionError, SessionHandle, SessionStore};
 use crate::world::World;
@@ -45,12 +46,13 @@ impl Signalling for Faulty<dyn Signalling> {
         room: String,
         event_type: String,
         content: Value,
+        urgency: Urgency,
         patience: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>> {
         let port = Arc::clone(&self.0);
         async move {
             ask(Point::Signalling, &event_type).map_err(refused)?;
-            port.send(room, event_type, content, patience).await
+            port.send(room, event_type, content, urgency, patience).await
         }
         .boxed()
     }

@@ -1,3 +1,6 @@
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
 use recorder_core::media::Codec;
 use serde_json::json;
 
@@ -44,8 +47,23 @@ fn a_call_from_someone_who_is_not_allowed_is_rejected_and_counted() {
         let offer = json!({"offer": {"type": "offer", "sdp": "v=0"}});
         tree.event("m.call.invite", "@eve:hs", offer).await;
         until("the rejection", || tree.signalling.count("m.call.reject") == 1).await;
-        assert_eq!(tree.board.totals.calls_refused_not_allowed.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert_eq!(tree.board.totals.calls_refused_not_allowed.load(Relaxed), 1);
         assert_eq!(*tree.shared.running().borrow(), 0);
+    });
+}
+
+#[test]
+fn who_is_not_allowed_and_calls_again_and_again_is_counted_and_told_a_few_times_and_logged_once() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        for n in 0..20 {
+            let offer = json!({"offer": {"type": "offer", "sdp": "v=0"}, "call_id": format!("x{n}")});
+            tree.event("m.call.invite", "@eve:hs", offer).await;
+        }
+        assert_eq!(tree.board.totals.calls_refused_not_allowed.load(Relaxed), 20);
+        until("the rejections", || tree.signalling.count("m.call.reject") == 5).await;
+        let said = tree.board.happenings();
+        assert_eq!(said.iter().filter(|what| what.text.contains("@eve:hs")).count(), 1, "{said:?}");
     });
 }
 
@@ -70,8 +88,30 @@ fn more_calls_than_allowed_at_once_are_refused_and_the_running_one_goes_on() {
             let offer = json!({"offer": {"type": "offer", "sdp": "v=0"}, "call_id": format!("x{n}")});
             tree.event("m.call.invite", CALLER, offer).await;
         }
-        until("the rejections", || tree.signalling.count("m.call.reject") == 50).await;
+        assert_eq!(tree.board.totals.calls_refused_busy.load(Relaxed), 50);
+        // One caller is told a few times; what one is told is taken from what all can be.
+        until("the rejections", || tree.signalling.count("m.call.reject") == 5).await;
+        let said = tree.board.happenings();
+        assert_eq!(said.iter().filter(|what| what.text.contains("calls.max")).count(), 1, "{said:?}");
         assert_eq!(*tree.shared.running().borrow(), 1);
+    });
+}
+
+#[test]
+fn messages_that_are_held_back_hold_up_neither_a_hangup_nor_the_end_of_a_call() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        tree.signalling.hold_messages.store(true, Relaxed);
+        tree.invite().await;
+        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
+        tree.media.change(|facts| facts.state = ConnectionState::Connected);
+        until("the recording", || !tree.sessions.snapshots.lock().unwrap().is_empty()).await;
+        tree.media.change(|facts| facts.state = ConnectionState::Failed);
+        let began = tokio::time::Instant::now();
+        until("the end", || *tree.shared.running().borrow() == 0).await;
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!((tree.signalling.count("m.call.hangup"), tree.signalling.count("m.room.message")), (1, 0));
+        assert!(tree.live_calls.live.lock().unwrap().is_empty(), "the next start has nothing to hang up");
     });
 }
 
@@ -115,7 +155,7 @@ fn somebody_else_who_leaves_the_room_ends_nothing() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;
         tree.event_of("m.room.member", "@eve:hs", Some("@eve:hs"), json!({"membership": "leave"})).await;
-        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(tree.segments.running().len(), 2);
         tree.hang_up().await;
     });
@@ -127,7 +167,7 @@ fn a_call_of_an_earlier_process_is_not_answered_again_and_the_next_one_is() {
         let tree = Tree::start();
         tree.shared.mark_ended(ROOM, "c1");
         tree.invite().await;
-        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(tree.signalling.count("m.call.answer"), 0);
         let next = json!({"call_id": "c2", "offer": {"type": "offer", "sdp": "v=0"}, "lifetime": 60_000});
         tree.event("m.call.invite", CALLER, next).await;
@@ -163,7 +203,7 @@ fn a_shutdown_hangs_up_and_completes_every_session() {
 fn a_folder_that_cannot_be_made_ends_the_call_and_says_why() {
     on_paused_time(async {
         let tree = Tree::start();
-        tree.sessions.refuse.store(true, std::sync::atomic::Ordering::Relaxed);
+        tree.sessions.refuse.store(true, Relaxed);
         tree.invite().await;
         until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
         tree.media.change(|facts| facts.state = ConnectionState::Connected);
@@ -264,7 +304,7 @@ fn ten_identical_calls_leave_nothing_in_the_tree() {
 fn streams_that_ended_before_the_session_was_open_are_recorded() {
     on_paused_time(async {
         let tree = Tree::start();
-        tree.sessions.slow.store(true, std::sync::atomic::Ordering::Relaxed);
+        tree.sessions.slow.store(true, Relaxed);
         tree.invite().await;
         until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
         let mut microphone = tree.media.media("0", "user", Codec::Opus);
@@ -277,7 +317,7 @@ fn streams_that_ended_before_the_session_was_open_are_recorded() {
             facts.state = ConnectionState::Connected;
             facts.media = vec![microphone, camera];
         });
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(tree.segments.all.lock().unwrap().is_empty(), "the session is not open yet");
         tree.hang_up().await;
         assert_eq!(tree.segments.reasons("0"), ["first", "new_ssrc"]);

@@ -354,6 +354,8 @@ pub struct FakeSignalling {
     pub refuse: std::sync::atomic::AtomicBool,
     /// Messages for people are forbidden.
     pub refuse_messages: std::sync::atomic::AtomicBool,
+    /// Messages wait for ever, as they may where the homeserver limits what an account sends.
+    pub hold_messages: std::sync::atomic::AtomicBool,
 }
 
 impl FakeSignalling {
@@ -372,6 +374,7 @@ impl Signalling for Arc<FakeSignalling> {
         _: String,
         event_type: String,
         content: Value,
+        _: Urgency,
         _: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>> {
         if self.refuse.load(Ordering::Relaxed) {
@@ -391,6 +394,9 @@ impl Signalling for Arc<FakeSignalling> {
             return async { Err(SignallingError::Refused("403".into())) }.boxed();
         }
         let content = json!({"body": message.plain, "mentions": message.mentions});
+        if self.hold_messages.load(Ordering::Relaxed) {
+            return futures_util::future::pending().boxed();
+        }
         self.sent.lock().unwrap().push(("m.room.message".into(), content));
         async { Ok(()) }.boxed()
     }

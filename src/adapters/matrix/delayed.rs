@@ -12,13 +12,14 @@ use matrix_sdk::ruma::api::client::delayed_events::{
 use matrix_sdk::ruma::api::client::discovery::{get_capabilities, get_supported_versions};
 use matrix_sdk::ruma::events::AnyStateEventContent;
 use matrix_sdk::ruma::serde::Raw;
+use recorder_actors::ports::Urgency;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::error::fault_of_http;
-use super::send::{SendError, persist};
+use super::send::{SendError, persist, persist_in_turn};
 use super::{MatrixAccount, SendError as Error};
 
 /// The capability that tells the longest delay (MSC4140).
@@ -122,7 +123,10 @@ impl MatrixAccount {
             DelayParameters::Timeout { timeout },
             body,
         );
-        let sent = persist(room_id, LIMIT, || client.send(request.clone()).into_future()).await;
+        let sent = persist_in_turn(&self.shared.gate, Urgency::Change, room_id, LIMIT, || {
+            client.send(request.clone()).into_future()
+        });
+        let sent = sent.await;
         match sent {
             Ok(answer) => Some(answer.delay_id),
             Err(error) => {

@@ -12,6 +12,7 @@ use matrix_sdk::ruma::api::client::membership::{get_member_events, joined_member
 use matrix_sdk::ruma::events::room::member::MembershipState;
 use matrix_sdk::{Client, Room};
 use recorder_actors::observe::{Board, Totals};
+use recorder_actors::ports::Urgency;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::allow::AllowList;
 use super::error::{BackOff, fault_of, fault_of_http};
+use super::gate::Gate;
 use super::{Greeting, Greetings, send};
 
 /// Waits between attempts to join or reject.
@@ -55,6 +57,7 @@ pub(super) struct Invites {
     pub(super) board: Arc<Board>,
     pub(super) allow: AllowList,
     pub(super) greetings: Greetings,
+    pub(super) gate: Arc<Gate>,
     pub(super) news: Arc<News>,
     pub(super) stop: CancellationToken,
 }
@@ -144,7 +147,9 @@ impl Invites {
             return;
         }
         let content = send::notice(plain, html, &[]);
-        if let Err(error) = send::send(room, "m.room.message", content, GREETING_TIME).await {
+        let (gate, kind) = (&self.gate, "m.room.message");
+        let sent = send::send(gate, room, kind, content, Urgency::Notice, GREETING_TIME).await;
+        if let Err(error) = sent {
             warn!(room = %room.room_id(), %error, "no greeting");
         }
     }

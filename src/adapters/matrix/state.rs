@@ -7,12 +7,12 @@ use matrix_sdk::ruma::UserId;
 use matrix_sdk::ruma::api::client::state::get_state_event_for_key;
 use matrix_sdk::ruma::events::StateEventType;
 use matrix_sdk::{Client, Room};
-use recorder_actors::ports::{Relation, RoomPowers};
+use recorder_actors::ports::{Relation, RoomPowers, Urgency};
 use recorder_core::call::Announcement;
 use serde_json::{Value, json};
 
 use super::powers::{Creation, powers};
-use super::send::{SendError, persist};
+use super::send::{SendError, persist, persist_in_turn};
 use super::{MatrixAccount, content, send};
 
 const MEMBER: &str = "m.room.member";
@@ -20,7 +20,7 @@ const MEMBER: &str = "m.room.member";
 const MEMBER_TIME: Duration = Duration::from_secs(2);
 
 impl MatrixAccount {
-    /// Sends a state event. Tried again after 429, 5xx and silence until `limit` has passed.
+    /// Sends a state event when its turn comes. Tried again after 429, 5xx and silence until `limit` has passed.
     pub async fn send_state(
         &self,
         room_id: &str,
@@ -30,7 +30,9 @@ impl MatrixAccount {
         limit: Duration,
     ) -> Result<(), SendError> {
         let room = self.room(room_id)?;
-        let sent = persist(room_id, limit, || {
+        // Memberships of calls, but for our name in a room.
+        let urgency = if event_type == MEMBER { Urgency::Notice } else { Urgency::Call };
+        let sent = persist_in_turn(&self.shared.gate, urgency, room_id, limit, || {
             Box::pin(room.send_state_event_raw(event_type, state_key, content).into_future())
         });
         sent.await.map(drop)
@@ -44,7 +46,11 @@ impl MatrixAccount {
         relation: &Relation,
         limit: Duration,
     ) -> Result<String, SendError> {
-        self.send(room_id, "m.room.message", content::message(message, relation), limit).await
+        let urgency = match relation {
+            Relation::Edit { .. } => Urgency::Notice,
+            Relation::None | Relation::Thread { .. } => message.urgency(),
+        };
+        self.send(room_id, "m.room.message", content::message(message, relation), urgency, limit).await
     }
 
     /// Reacts to an event. Reactions are not encrypted, in no client.
@@ -55,7 +61,9 @@ impl MatrixAccount {
         key: &str,
         limit: Duration,
     ) -> Result<String, SendError> {
-        send::send(&self.room(room_id)?, "m.reaction", content::reaction(event, key), limit).await
+        let (gate, room) = (&self.shared.gate, self.room(room_id)?);
+        let content = content::reaction(event, key);
+        send::send(gate, &room, "m.reaction", content, Urgency::Notice, limit).await
     }
 
     /// Our name in this room only, everything else of our membership stays; `None` puts the account's own name back.

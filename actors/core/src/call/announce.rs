@@ -1,5 +1,6 @@
 //! What the room is told. Plain text and HTML say the same; remote names are escaped in the HTML.
 
+use super::compose::Urgency;
 use crate::words::{count, cut, cut_to, duration, escape, size};
 
 /// A message for the room.
@@ -11,6 +12,12 @@ pub struct Announcement {
     pub mentions: Vec<String>,
     /// `m.text` where people are to be notified, `m.notice` for the rest.
     pub notice: bool,
+}
+
+impl Announcement {
+    pub fn urgency(&self) -> Urgency {
+        if self.notice { Urgency::Notice } else { Urgency::People }
+    }
 }
 
 /// What a session left on the disk.

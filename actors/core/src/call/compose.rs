@@ -7,11 +7,38 @@ use serde_json::{Value, json};
 
 use super::signal::Version;
 
+/// What goes first where a homeserver lets an account send only so many events in a minute; the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// A call hangs on it: answers, hang-ups, rejections, memberships.
+    Call,
+    /// Answers to later offers.
+    Change,
+    /// Messages that notify people, of a recording above all.
+    People,
+    /// Candidates; of ours only their end is told, which no client waits for.
+    Candidates,
+    /// What may be read later.
+    Notice,
+    /// Rejections of those who may not call.
+    Stranger,
+}
+
 /// An event to be sent into the call's room.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outgoing {
     pub event_type: &'static str,
     pub content: Value,
+}
+
+impl Outgoing {
+    pub fn urgency(&self) -> Urgency {
+        match self.event_type {
+            "m.call.negotiate" => Urgency::Change,
+            "m.call.candidates" => Urgency::Candidates,
+            _ => Urgency::Call,
+        }
+    }
 }
 
 /// Which call an outgoing event belongs to.
@@ -110,6 +137,16 @@ mod tests {
         assert_eq!(answer.content["sdp_stream_metadata"], json!({}));
         assert_eq!(answer.content["version"], "1");
         assert_eq!(answer.content["party_id"], "BOT");
+    }
+
+    #[test]
+    fn what_a_call_hangs_on_is_more_urgent_than_what_only_changes_it() {
+        let envelope = Envelope { call_id: "c".into(), my_party: "BOT".into(), version: Version::V1 };
+        for event in [envelope.answer("v=0"), envelope.hangup("user_hangup"), envelope.reject()] {
+            assert_eq!(event.urgency(), Urgency::Call, "{}", event.event_type);
+        }
+        let later = envelope.negotiate_answer("v=0").urgency();
+        assert!(Urgency::Call < later && later < envelope.end_of_candidates().urgency());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+use super::pace::Rejections;
 use super::signal::{CallSignal, SignalBody};
 use crate::ids::CallKey;
 use crate::time::BootTime;
@@ -74,6 +75,8 @@ pub enum DeskAction {
     Refuse {
         invite: Box<CallSignal>,
         why: Refusal,
+        /// The caller is to be told; not if that was done too often lately.
+        tell: bool,
     },
     Ignore {
         event_id: String,
@@ -112,6 +115,7 @@ pub struct CallDesk {
     running: HashMap<Name, Running>,
     ended: HashMap<Name, ()>,
     ended_order: VecDeque<Name>,
+    rejections: Rejections,
 }
 
 impl CallDesk {
@@ -124,6 +128,7 @@ impl CallDesk {
             running: HashMap::new(),
             ended: HashMap::new(),
             ended_order: VecDeque::new(),
+            rejections: Rejections::default(),
         }
     }
 
@@ -202,7 +207,7 @@ impl CallDesk {
             return ignore(&signal, IgnoreReason::Expired);
         }
         if self.pending.len() == MOST_PENDING {
-            return vec![DeskAction::Refuse { invite: Box::new(signal), why: Refusal::Busy }];
+            return vec![self.refuse(signal, Refusal::Busy, now)];
         }
         let early = self
             .early
@@ -241,13 +246,23 @@ impl CallDesk {
                 };
                 if let Some(why) = why {
                     self.remember_ended(name);
-                    return DeskAction::Refuse { invite: Box::new(pending.invite), why };
+                    return self.refuse(pending.invite, why, now);
                 }
                 let key = self.take_key();
                 self.running.insert(name, Running { key, caller: pending.invite.sender.clone() });
                 DeskAction::Start { key, invite: Box::new(pending.invite), early: pending.early }
             })
             .collect()
+    }
+
+    /// Whether one more rejection may be sent to this caller now.
+    pub fn may_reject(&mut self, caller: &str, now: BootTime) -> bool {
+        self.rejections.take(caller, now)
+    }
+
+    fn refuse(&mut self, invite: CallSignal, why: Refusal, now: BootTime) -> DeskAction {
+        let tell = self.may_reject(&invite.sender, now);
+        DeskAction::Refuse { invite: Box::new(invite), why, tell }
     }
 
     /// A key for a call that this desk does not know.
@@ -335,165 +350,5 @@ fn is_live(signal: &CallSignal, lifetime: Duration, now: BootTime) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::signal::Version;
-    use super::*;
-
-    const NOW: BootTime = BootTime(1_000_000_000_000);
-
-    fn desk() -> CallDesk {
-        CallDesk::new(DeskSettings {
-            user: "@bot:hs".into(),
-            party: "BOT".into(),
-            answer: true,
-            max_calls: 2,
-        })
-    }
-
-    fn signal(call_id: &str, sender: &str, body: SignalBody) -> CallSignal {
-        CallSignal {
-            room: "!r:hs".into(),
-            event_id: format!("${call_id}"),
-            sender: sender.into(),
-            call_id: call_id.into(),
-            party: Some("DEV".into()),
-            version: Version::V1,
-            received: NOW,
-            age: Duration::ZERO,
-            body,
-        }
-    }
-
-    fn invite(call_id: &str) -> CallSignal {
-        let body = SignalBody::Invite {
-            lifetime: Duration::from_secs(60),
-            offer: "v=0".into(),
-            invitee: None,
-            metadata: None,
-        };
-        signal(call_id, "@ada:hs", body)
-    }
-
-    fn hangup(call_id: &str) -> CallSignal {
-        signal(call_id, "@ada:hs", SignalBody::Hangup { reason: "user_hangup".into() })
-    }
-
-    #[test]
-    fn a_live_invite_is_answered_once_its_batch_is_over() {
-        let mut desk = desk();
-        assert!(desk.signal(invite("a"), true, NOW).is_empty());
-        assert!(matches!(desk.batch_end(NOW)[..], [DeskAction::Start { key: CallKey(1), .. }]));
-        assert!(matches!(
-            desk.signal(invite("a"), true, NOW)[..],
-            [DeskAction::Ignore { why: IgnoreReason::Replay, .. }]
-        ));
-    }
-
-    #[test]
-    fn an_invite_whose_hangup_is_in_the_same_batch_never_rings() {
-        let mut desk = desk();
-        desk.signal(invite("a"), true, NOW);
-        desk.signal(hangup("a"), true, NOW);
-        assert!(desk.batch_end(NOW).is_empty());
-    }
-
-    #[test]
-    fn a_hangup_that_overtook_its_invite_ends_it() {
-        let mut desk = desk();
-        desk.signal(hangup("a"), true, NOW);
-        desk.batch_end(NOW);
-        desk.signal(invite("a"), true, NOW);
-        assert!(desk.batch_end(NOW).is_empty());
-    }
-
-    #[test]
-    fn a_call_that_another_device_of_ours_answered_is_left_to_it() {
-        let mut desk = desk();
-        desk.signal(invite("a"), true, NOW);
-        desk.signal(signal("a", "@bot:hs", SignalBody::Answer { sdp: None, metadata: None }), true, NOW);
-        assert!(desk.batch_end(NOW).is_empty());
-    }
-
-    #[test]
-    fn an_expired_invite_is_not_answered_and_age_counts_what_passed_since() {
-        let mut desk = desk();
-        let mut old = invite("a");
-        old.age = Duration::from_secs(58);
-        assert!(matches!(
-            desk.signal(old, true, NOW)[..],
-            [DeskAction::Ignore { why: IgnoreReason::Expired, .. }]
-        ));
-        desk.signal(invite("b"), true, NOW);
-        let late = NOW + Duration::from_secs(58);
-        assert!(matches!(desk.batch_end(late)[..], [DeskAction::Ignore { why: IgnoreReason::Expired, .. }]));
-    }
-
-    #[test]
-    fn an_invite_for_somebody_else_is_none_of_ours() {
-        let mut desk = desk();
-        let mut other = invite("a");
-        if let SignalBody::Invite { invitee, .. } = &mut other.body {
-            *invitee = Some("@eve:hs".into());
-        }
-        assert!(matches!(
-            desk.signal(other, true, NOW)[..],
-            [DeskAction::Ignore { why: IgnoreReason::NotForUs, .. }]
-        ));
-    }
-
-    #[test]
-    fn candidates_before_the_invite_are_kept_for_it() {
-        let mut desk = desk();
-        assert!(desk.signal(signal("a", "@ada:hs", SignalBody::Candidates(vec![])), true, NOW).is_empty());
-        desk.batch_end(NOW);
-        desk.signal(invite("a"), true, NOW);
-        let started = desk.batch_end(NOW);
-        assert!(matches!(&started[..], [DeskAction::Start { early, .. }] if early.len() == 1));
-    }
-
-    #[test]
-    fn a_sender_who_is_not_allowed_and_one_call_too_many_are_refused() {
-        let mut desk = desk();
-        for call in ["a", "b", "c"] {
-            desk.signal(invite(call), true, NOW);
-        }
-        desk.signal(invite("d"), false, NOW);
-        let actions = desk.batch_end(NOW);
-        assert!(matches!(actions[2], DeskAction::Refuse { why: Refusal::Busy, .. }));
-        assert!(matches!(actions[3], DeskAction::Refuse { why: Refusal::NotAllowed, .. }));
-    }
-
-    #[test]
-    fn a_third_party_cannot_speak_into_a_call() {
-        let mut desk = desk();
-        desk.signal(invite("a"), true, NOW);
-        desk.batch_end(NOW);
-        let body = SignalBody::Hangup { reason: "user_hangup".into() };
-        assert!(matches!(
-            desk.signal(signal("a", "@eve:hs", body), true, NOW)[..],
-            [DeskAction::Ignore { why: IgnoreReason::ThirdParty, .. }]
-        ));
-    }
-
-    #[test]
-    fn a_flood_of_candidates_for_unknown_calls_stays_bounded() {
-        let mut desk = desk();
-        for n in 0..10_000_u64 {
-            let now = NOW + Duration::from_millis(n);
-            desk.signal(signal(&n.to_string(), "@ada:hs", SignalBody::Candidates(vec![])), true, now);
-        }
-        assert!(desk.early.len() <= MOST_EARLY_CALLS);
-    }
-
-    #[test]
-    fn an_ended_call_makes_room_for_the_next() {
-        let mut desk = desk();
-        for call in ["a", "b"] {
-            desk.signal(invite(call), true, NOW);
-        }
-        desk.batch_end(NOW);
-        desk.ended(CallKey(1));
-        desk.signal(invite("c"), true, NOW);
-        assert!(matches!(desk.batch_end(NOW)[..], [DeskAction::Start { key: CallKey(3), .. }]));
-    }
-}
+#[path = "desk_tests.rs"]
+mod tests;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::candidates::CandidateCount;
 use super::compose::{Envelope, Outgoing};
-use super::pace::Pace;
+use super::pace::{OFFERS, Pace};
 use super::signal::{
     CallSignal, DescriptionKind, Purpose, RemoteCandidate, SignalBody, StreamMetadata, Version,
     merge_metadata,
@@ -195,7 +195,7 @@ impl OneToOne {
             recording: false,
             negotiating: None,
             next_offer: None,
-            pace: Pace::new(invite.received),
+            pace: Pace::new(OFFERS, invite.received),
             now: invite.received,
         };
         (call, vec![CallAction::Open { offer }])
