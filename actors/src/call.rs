@@ -18,6 +18,7 @@ mod slot;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 use recorder_core::call::{CallEnd, CallFact, ConnectionLevel};
@@ -39,6 +40,9 @@ use crate::ports::{ConnectionState, LiveCall, MediaError, SessionOrder};
 use crate::session::SessionError;
 use crate::supervise::{Nudge, Slot, guarded, lock, tick_every_second};
 use crate::testing::{Point, visit};
+
+/// How long the homeserver's store may take to say what the room is called.
+const ROOM_LIMIT: Duration = Duration::from_secs(2);
 
 pub struct CallActor {
     shared: Arc<CallShared>,
@@ -298,7 +302,9 @@ impl CallActor {
         let shared = Arc::clone(shared);
         actix::spawn(async move {
             let world = &shared.world;
-            let room = guarded(world, shared.learn_room()).await.unwrap_or_default();
+            // Of the disk too, which may stand still: media waits in its rings for as long.
+            let room = tokio::time::timeout(ROOM_LIMIT, guarded(world, shared.learn_room())).await;
+            let room = room.ok().and_then(Result::ok).unwrap_or_else(|| lock(&shared.room_facts).clone());
             let order = SessionOrder {
                 room_id: shared.room.clone(),
                 room,
@@ -308,20 +314,22 @@ impl CallActor {
                 started_by: shared.starter(),
                 first_media: shared.first_media(),
             };
-            let opened = guarded(world, async { world.sessions.open(order).await }).await;
-            match opened.unwrap_or_else(|last_error| Err(SessionError::Stopped { last_error })) {
-                Ok(session) => *lock(&shared.session) = Some(session),
-                Err(error) => {
-                    tracing::error!(call = %shared.key, %error, "the session's folder cannot be made");
-                    let what = format!("A call cannot be recorded: {error}");
-                    shared.world.board.happened(shared.world.clock.utc_micros(), Severity::Error, what);
-                    Totals::count(&shared.world.board.totals.sessions_failed);
-                    shared.session_failed.store(true, Ordering::Release);
-                    shared.tell(CallInput::Stop(Ending::because(CallEnd::Failed)));
-                }
-            }
+            let begun = guarded(world, async { world.sessions.open(order).await }).await;
+            let begun = begun.unwrap_or_else(|last_error| Err(SessionError::Stopped { last_error }));
+            let opened = begun.map(|session| {
+                let opened = session.opened();
+                *lock(&shared.session) = Some(session);
+                opened
+            });
             shared.opening_session.store(false, Ordering::Release);
             shared.link.nudge();
+            let failed = match opened {
+                Ok(opened) => opened.await.err(),
+                Err(error) => Some(error),
+            };
+            if let Some(error) = failed {
+                shared.cannot_record(&error);
+            }
         });
     }
 
@@ -368,6 +376,16 @@ impl CallActor {
 }
 
 impl CallShared {
+    /// There is no folder to record into.
+    fn cannot_record(&self, error: &SessionError) {
+        tracing::error!(call = %self.key, %error, "a call cannot be recorded");
+        let what = format!("A call cannot be recorded: {error}");
+        self.world.board.happened(self.world.clock.utc_micros(), Severity::Error, what);
+        Totals::count(&self.world.board.totals.sessions_failed);
+        self.session_failed.store(true, Ordering::Release);
+        self.tell(CallInput::Stop(Ending::because(CallEnd::Failed)));
+    }
+
     /// A 1:1 call is on the disk's list of live calls, so that the next process can hang it up.
     async fn list_live(&self, caller: &str) {
         if self.kind != CallKind::OneToOne {

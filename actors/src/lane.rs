@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -17,7 +17,7 @@ use recorder_core::media::MediaKind;
 use crate::observe::{Board, Totals};
 use crate::ports::Clock;
 use crate::segment::Failure;
-use crate::storage::{MediaFile, Storage};
+use crate::storage::{FolderPlace, MediaFile, Storage};
 use crate::supervise::panic_text;
 
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +83,8 @@ struct Job {
 }
 
 struct Entry {
-    path: PathBuf,
+    /// Known when the file is created: nothing of it is here before.
+    path: OnceLock<PathBuf>,
     open: Mutex<Option<Arc<dyn MediaFile>>>,
     dirty: AtomicBool,
     state: Arc<FileState>,
@@ -121,6 +122,8 @@ pub struct LaneFile {
     shared: Arc<Shared>,
     lane: usize,
     entry: Arc<Entry>,
+    folder: FolderPlace,
+    name: String,
     /// Work that waits for [`release`](Self::release); its bytes count as queued.
     held: Option<Vec<Work>>,
     ended: bool,
@@ -163,17 +166,17 @@ impl LanePool {
     }
 
     /// Opens a file. It is created by its lane, so that a stalled disk delays nobody; a failure shows in its state.
-    /// Nothing of it reaches the lane before [`LaneFile::release`].
-    pub fn create(&self, path: PathBuf) -> LaneFile {
+    /// Nothing of it reaches the lane before [`LaneFile::release`], and its folder may be made as late as that.
+    pub fn create(&self, folder: FolderPlace, name: String) -> LaneFile {
         let lane = (self.next.fetch_add(1, Ordering::Relaxed) as usize) % self.shared.queues.len();
         let entry = Arc::new(Entry {
-            path,
+            path: OnceLock::new(),
             open: Mutex::default(),
             dirty: AtomicBool::new(false),
             state: Arc::default(),
         });
         let shared = Arc::clone(&self.shared);
-        LaneFile { shared, lane, entry, held: Some(vec![Work::Create]), ended: false }
+        LaneFile { shared, lane, entry, folder, name, held: Some(vec![Work::Create]), ended: false }
     }
 
     pub fn has_room(&self, kind: MediaKind) -> bool {
@@ -235,11 +238,24 @@ impl LaneFile {
         &self.entry.state
     }
 
-    /// What was asked of this file, and what will be, goes to its lane.
-    pub fn release(&mut self) {
+    /// What was asked of this file, and what will be, goes to its lane; false as long as it has no folder.
+    pub fn release(&mut self) -> bool {
+        let Some(folder) = self.folder.get() else { return false };
+        let _ = self.entry.path.set(folder.join(&self.name));
         for work in self.held.take().into_iter().flatten() {
             self.queue(work);
         }
+        true
+    }
+
+    /// There will be no folder: what was held back is thrown away.
+    pub fn discard(&mut self, why: &str) {
+        let Some(held) = self.held.take() else { return };
+        let bytes = held.iter().map(Work::bytes).sum();
+        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.shared.fail(&self.entry, Failure::Refused(why.to_owned()));
+        self.ended = true;
+        self.entry.state.finished.store(true, Ordering::Release);
     }
 
     pub fn append(&mut self, bytes: Vec<u8>) {
@@ -265,6 +281,10 @@ impl LaneFile {
     }
 
     fn push(&mut self, work: Work) {
+        if self.held.is_none() && self.entry.path.get().is_none() {
+            // Discarded.
+            return;
+        }
         self.shared.queued_bytes.fetch_add(work.bytes(), Ordering::Relaxed);
         match &mut self.held {
             Some(held) => held.push(work),
@@ -282,7 +302,16 @@ impl LaneFile {
 impl Drop for LaneFile {
     fn drop(&mut self) {
         self.abandon();
-        self.release();
+        if !self.release() {
+            self.discard("its folder was not made in time");
+        }
+    }
+}
+
+impl Entry {
+    /// Below the recordings directory, or nothing as long as there is no folder.
+    fn path(&self) -> &Path {
+        self.path.get().map_or(Path::new(""), PathBuf::as_path)
     }
 }
 
@@ -347,8 +376,9 @@ impl Shared {
     fn perform(&self, file: &Arc<Entry>, work: Work) -> Result<(), String> {
         match work {
             Work::Create => {
-                let open = self.storage.create(&file.path);
-                let open = open.map_err(|error| format!("cannot create {}: {error}", file.path.display()))?;
+                let open = self.storage.create(file.path());
+                let open =
+                    open.map_err(|error| format!("cannot create {}: {error}", file.path().display()))?;
                 *lock(&file.open) = Some(open);
                 lock(&self.open).push(Arc::clone(file));
             }
@@ -380,17 +410,17 @@ impl Shared {
         let why = failure.why().to_owned();
         if file.state.failed.set(failure).is_ok() {
             Totals::count(&self.board.totals.disk_errors);
-            tracing::error!(path = %file.path.display(), error = why, "a media file failed");
+            tracing::error!(path = %file.path().display(), error = why, "a media file failed");
         }
     }
 
     /// The end of a file whose writer or whose disk failed.
     fn close_broken(&self, file: &Arc<Entry>) {
         if self.close(file).is_some() {
-            let repair = || self.storage.repair(&file.path).map_err(|error| error.to_string());
+            let repair = || self.storage.repair(file.path()).map_err(|error| error.to_string());
             if let Err(failure) = self.guarded(repair) {
                 let error = failure.why();
-                tracing::error!(path = %file.path.display(), error, "cannot repair a file whose writer failed");
+                tracing::error!(path = %file.path().display(), error, "cannot repair a file whose writer failed");
             }
         }
         file.state.finished.store(true, Ordering::Release);

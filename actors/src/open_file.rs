@@ -42,11 +42,18 @@ struct Mark {
     span: i64,
 }
 
+/// What must be there before the lane may begin.
+struct Opening {
+    /// The fact of the session that the journal must hold.
+    told: u64,
+    /// Since when that is waited for; before it the session's folder is.
+    since: Option<BootTime>,
+}
+
 /// What was handed to the lane, and what the manifest says of it.
 struct Body {
     lane: LaneFile,
-    /// The fact of the session that the journal must hold first, and since when that is waited for.
-    opening: Option<(u64, BootTime)>,
+    opening: Option<Opening>,
     segment: Segment,
     ssrc: u32,
     rate: i64,
@@ -95,13 +102,18 @@ pub(crate) struct Figures {
 }
 
 impl Body {
-    /// Lets the lane begin once the journal has the segment's opening.
+    /// Lets the lane begin once the session has a folder, and its journal the segment's opening.
     fn admit(&mut self, session: &SessionHandle, now: BootTime) {
-        if let Some((told, since)) = self.opening
-            && (session.has_written(told) || now.saturating_since(since) >= JOURNAL_WAIT)
-        {
+        let Some(opening) = &mut self.opening else { return };
+        if let Some(why) = session.has_no_folder() {
+            self.lane.discard(&why);
             self.opening = None;
-            self.lane.release();
+        } else if session.folder().is_some() {
+            let since = *opening.since.get_or_insert(now);
+            if session.has_written(opening.told) || now.saturating_since(since) >= JOURNAL_WAIT {
+                self.lane.release();
+                self.opening = None;
+            }
         }
     }
 
@@ -150,7 +162,6 @@ impl OpenFile {
         order: &SegmentOrder,
         because: OpenedBecause,
         frame: &EncodedFrame,
-        now: BootTime,
     ) -> Self {
         let info = &order.ring.info;
         let estimate = clock_fit::fit(order, frame.rtp_time, 0.0);
@@ -194,7 +205,7 @@ impl OpenFile {
         };
         let mut out = Vec::with_capacity(64 << 10);
         let mux = MatroskaWriter::new(&header, &mut out);
-        let lane = world.lanes.create(order.folder.join(&name));
+        let lane = world.lanes.create(order.session.place().clone(), name.clone());
         let segment = Segment {
             file: name,
             codec: info.codec.into(),
@@ -218,7 +229,10 @@ impl OpenFile {
         Self {
             body: Body {
                 lane,
-                opening: Some((order.session.told(), now)),
+                opening: Some(Opening {
+                    told: order.session.told(),
+                    since: order.session.folder().map(|_| world.clock.now()),
+                }),
                 segment,
                 ssrc: info.ssrc,
                 rate: i64::from(info.clock_rate.max(1)),

@@ -405,7 +405,8 @@ pub struct SessionOrder {
 
 /// Opens sessions: folder, journal and recorder task.
 pub trait SessionFactory: Send + Sync + 'static {
-    /// Resolves when the session's folder is there.
+    /// A new session is there at once, its folder later, or never ([`SessionHandle::opened`]). One that goes on is read
+    /// first.
     fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>>;
 
     /// A session of an earlier process that was kept open ends after all: its call is over. Does not block.

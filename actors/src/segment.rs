@@ -1,6 +1,5 @@
 //! Segments: what a track writer orders from the pumps, and what it may know of one.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -171,8 +170,6 @@ pub struct SegmentOrder {
     /// One clock for all tracks of a participant's connection.
     pub sender_clock: Arc<Mutex<SenderClock>>,
     pub session: SessionHandle,
-    /// Session folder, relative to the recordings directory.
-    pub folder: PathBuf,
 }
 
 /// A running segment.

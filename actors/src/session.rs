@@ -24,7 +24,7 @@ use recorder_core::time::BootTime;
 use tokio::sync::Semaphore;
 
 pub use handle::SessionHandle;
-pub use task::{open, resume};
+pub use task::{begin, resume};
 
 /// Journal lines kept in memory while the disk does not take them. What comes on top makes them one
 /// checkpoint.
@@ -123,6 +123,8 @@ impl SessionEnd {
 /// How a recorder fares. A level, not an edge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionStatus {
+    /// The folder is there, or cannot be made, and why.
+    pub folder: Option<Result<(), Arc<str>>>,
     /// Structural facts told so far that are in the journal file.
     pub written: u64,
     /// Of those, synced.
@@ -140,8 +142,8 @@ pub struct SessionStatus {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    #[error("cannot create the folder {session:?} in {room:?}")]
-    Folder { room: String, session: String, source: io::Error },
+    #[error("the session's folder cannot be made: {why}")]
+    Folder { why: Arc<str> },
     #[error("the folder {folder:?} cannot be taken up")]
     Reopen { folder: PathBuf, source: io::Error },
     #[error("the session {session_id} has ended")]

@@ -17,7 +17,7 @@ impl CallShared {
     pub(crate) fn snapshot(&self, state: &str, room: &RoomFacts) -> CallSnapshot {
         let session = lock(&self.session).clone();
         let opted_out = lock(&self.opted_out).clone();
-        let folder = session.as_ref().map(|session| session.folder().display().to_string());
+        let folder = session.as_ref().and_then(|session| Some(session.folder()?.display().to_string()));
         CallSnapshot {
             key: self.key,
             session_id: session.map(|session| session.session_id().to_string()).unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One open media file.
 pub trait MediaFile: Send + Sync {
@@ -12,6 +12,21 @@ pub trait MediaFile: Send + Sync {
     fn truncate(&self, length: u64) -> io::Result<()>;
     /// What was written is on the medium when this returns (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
+}
+
+/// Where a session's files go: known once its folder is made, which a stalled disk may hold up for long.
+#[derive(Clone, Debug, Default)]
+pub struct FolderPlace(Arc<OnceLock<Arc<Path>>>);
+
+impl FolderPlace {
+    pub fn get(&self) -> Option<&Arc<Path>> {
+        self.0.get()
+    }
+
+    /// Once; the first stays.
+    pub fn set(&self, folder: &Path) {
+        let _ = self.0.set(folder.into());
+    }
 }
 
 /// The file system that holds the recordings. Paths are relative to the recordings directory.

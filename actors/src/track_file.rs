@@ -277,8 +277,7 @@ impl Recording {
         let cause = if std::mem::take(&mut self.starved) { Some(GapCause::Disk) } else { noted };
         let opens = self.file.is_none();
         let (order, because) = (&self.order, self.because);
-        let file =
-            self.file.get_or_insert_with(|| OpenFile::open(world, order, because, frame, world.clock.now()));
+        let file = self.file.get_or_insert_with(|| OpenFile::open(world, order, because, frame));
         if opens {
             Totals::count(&world.board.totals.segments_opened);
             self.facts.files += 1;

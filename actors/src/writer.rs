@@ -221,7 +221,6 @@ impl TrackWriterActor {
             mid: shared.mid.clone(),
             sender_clock: Arc::clone(&shared.sender_clock),
             session: shared.session.clone(),
-            folder: shared.session.folder().to_path_buf(),
         });
         segment.control.set_pause_cause(*lock(&shared.pause_cause));
         *lock(&shared.current) = Some(segment.clone());

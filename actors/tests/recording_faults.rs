@@ -10,7 +10,7 @@ use recorder_actors::lane::LaneSettings;
 use recorder_actors::segment::{Failure, SegmentFacts, SegmentPhase};
 use recorder_core::manifest::{GapCause, OpenedBecause, Segment};
 use recorder_core::media::{Codec, MediaKind};
-use support::{Fault, Rig, Sender, settings, until, until_taken};
+use support::{Fault, Folder, Rig, Sender, settings, until, until_taken};
 
 fn failure(facts: &SegmentFacts) -> &Failure {
     match &facts.phase {
@@ -61,6 +61,41 @@ fn a_disk_that_stalls_for_half_a_minute_loses_neither_sound_nor_picture() {
         assert!(facts.ledger.balances());
         assert!(rig.data(&facts.file.clone().unwrap()) == sender.data(), "another order or content");
     }
+    assert_eq!(rig.lanes.queued_bytes(), 0);
+}
+
+#[test]
+fn a_disk_that_stalls_for_half_a_minute_while_a_session_begins_loses_nothing() {
+    let rig = Rig::in_folder(settings(), Folder::Waits);
+    let ring = rig.ring(Codec::Opus, None);
+    let hears = rig.start(&ring, &rig.names("fault-10", MediaKind::Audio), OpenedBecause::First);
+    let mut sender = Sender::new(&ring, &rig.clock);
+    for _ in 0..30 {
+        // A second of the clock each.
+        sender.frames(50, 1, 80);
+    }
+    let name = rig.wait(&hears, |facts| facts.file.is_some()).file.clone().unwrap();
+    assert_eq!(rig.disk.length(&name), 0, "there is nowhere to write to");
+    assert!(rig.lanes.queued_bytes() > 100_000, "it waits in memory: {}", rig.lanes.queued_bytes());
+    rig.journal.folder(Folder::Made);
+    let facts = rig.finish(&hears);
+    assert_eq!((facts.ledger.written, facts.ledger.dropped_by_us), (1_500, 0));
+    assert!(rig.data(&name) == sender.data(), "another order or content");
+    assert_eq!(rig.lanes.queued_bytes(), 0);
+    assert!(rig.journal.has(&name), "the journal knows the file");
+}
+
+#[test]
+fn a_session_whose_folder_cannot_be_made_keeps_nothing_in_memory() {
+    let rig = Rig::in_folder(settings(), Folder::Waits);
+    let ring = rig.ring(Codec::Opus, None);
+    let hears = rig.start(&ring, &rig.names("fault-11", MediaKind::Audio), OpenedBecause::First);
+    Sender::new(&ring, &rig.clock).frames(50, 1, 80);
+    rig.wait(&hears, |facts| facts.file.is_some());
+    rig.journal.folder(Folder::Refused);
+    let facts = rig.wait_over(&hears);
+    assert!(why_failed(&facts).contains("read-only"), "{:?}", facts.phase);
+    assert!(facts.ledger.balances() && facts.ledger.dropped_by_us == 50, "{:?}", facts.ledger);
     assert_eq!(rig.lanes.queued_bytes(), 0);
 }
 

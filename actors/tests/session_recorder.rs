@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use recorder_actors::ports::Clock;
 use recorder_actors::session::{
-    PENDING_BYTES, SessionEnd, SessionHandle, SessionSettings, SessionStart, SessionStore, open,
+    PENDING_BYTES, SessionEnd, SessionHandle, SessionSettings, SessionStart, SessionStore, begin,
 };
 use recorder_core::ids::{ParticipantId, SessionId, TrackId};
 use recorder_core::manifest::{
@@ -17,6 +17,7 @@ use recorder_core::manifest::{
 };
 use recorder_core::media::{Codec, MediaKind, Source};
 use recorder_core::time::BootTime;
+use tokio::sync::Semaphore;
 
 /// What a disk holds, and what it is to do with the next calls.
 #[derive(Default)]
@@ -128,9 +129,9 @@ fn start() -> SessionStart {
 
 async fn opened(store: &FakeStore) -> SessionHandle {
     let clock = Arc::new(VirtualClock(tokio::time::Instant::now()));
-    open(Box::new(store.clone()), clock, start(), SessionSettings::default())
-        .await
-        .expect("the folder is made")
+    let session = begin(Box::new(store.clone()), clock, start(), SessionSettings::default());
+    session.opened().await.expect("the folder is made");
+    session
 }
 
 fn participant(number: usize) -> Record {
@@ -204,8 +205,7 @@ async fn the_first_arrival_lies_at_least_a_second_after_the_epoch() {
     let clock = Arc::new(VirtualClock(tokio::time::Instant::now()));
     let earliest = clock.now() - Duration::from_millis(700);
     let start = SessionStart { earliest_media: Some(earliest), ..start() };
-    let session =
-        open(Box::new(store), clock, start, SessionSettings::default()).await.expect("the folder is made");
+    let session = begin(Box::new(store), clock, start, SessionSettings::default());
     assert!(session.session_s(earliest) >= Seconds::new(1.0));
 }
 
@@ -324,7 +324,8 @@ async fn an_existing_folder_is_never_taken_over() {
     let store = FakeStore::default();
     store.with(|disk| disk.folder_results = [io::ErrorKind::AlreadyExists; 2].into());
     let session = opened(&store).await;
-    assert!(session.folder().to_string_lossy().ends_with("-2"), "{:?}", session.folder());
+    let folder = session.folder().expect("it is made");
+    assert!(folder.to_string_lossy().ends_with("-2"), "{folder:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,9 +333,26 @@ async fn a_folder_that_cannot_be_made_is_an_error() {
     let store = FakeStore::default();
     store.with(|disk| disk.folder_results = [io::ErrorKind::PermissionDenied].into());
     let clock = Arc::new(VirtualClock(tokio::time::Instant::now()));
-    let refused = open(Box::new(store), clock, start(), SessionSettings::default()).await;
-    let message = refused.expect_err("the folder is refused").to_string();
-    assert!(message.contains("cannot create the folder"), "{message}");
+    let session = begin(Box::new(store), clock, start(), SessionSettings::default());
+    let message = session.opened().await.expect_err("the folder is refused").to_string();
+    assert!(message.contains("cannot be made") && message.contains("permission denied"), "{message}");
+    assert!(session.finish(end()).await.is_err(), "nobody waits for ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_before_there_is_a_folder_is_in_the_journal_once_there_is_one() {
+    let store = FakeStore::default();
+    let clock = Arc::new(VirtualClock(tokio::time::Instant::now()));
+    let stalled = SessionSettings { lanes: Arc::new(Semaphore::new(0)), ..SessionSettings::default() };
+    let session = begin(Box::new(store.clone()), clock, start(), stalled.clone());
+    let file = begin_segment(&session);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(session.folder().is_none() && store.with(|disk| disk.folders.is_empty()));
+    stalled.lanes.add_permits(1);
+    session.opened().await.expect("the folder is made");
+    session.written().await.expect("the disk works");
+    assert!(store.folded().segment(&file).is_some());
+    assert_eq!(store.folded(), session.manifest());
 }
 
 #[tokio::test(start_paused = true)]

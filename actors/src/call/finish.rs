@@ -21,7 +21,8 @@ use crate::supervise::lock;
 pub(super) async fn finish(shared: Arc<CallShared>, Ending { end, by }: Ending) {
     let world = Arc::clone(&shared.world);
     let session = lock(&shared.session).clone();
-    if let Some(session) = session {
+    // Without a folder there is nothing to finish.
+    if let Some(session) = session.filter(|_| !shared.session_failed.load(Ordering::Acquire)) {
         shared.tell_drops(Duration::ZERO);
         let people: Vec<_> = lock(&shared.people).values().flat_map(Participant::peers).collect();
         for peer in people {
@@ -49,7 +50,9 @@ pub(super) async fn finish(shared: Arc<CallShared>, Ending { end, by }: Ending) 
             shared.outbox.message(recording_saved(saved));
         }
         world.board.happened(world.clock.utc_micros(), Severity::Info, saved_text(&shared, saved));
-        world.sessions.finished(session.folder());
+        if let Some(folder) = session.folder() {
+            world.sessions.finished(folder);
+        }
     }
     done(&shared).await;
 }

@@ -147,8 +147,10 @@ impl CallShared {
         told && lock(&self.inbox).is_empty() && lock(&self.machine).present() == Some(0)
     }
 
+    /// Of a session that a next process can find, because it has a folder.
     pub(crate) fn session_id(&self) -> Option<SessionId> {
-        lock(&self.session).as_ref().map(|session| session.session_id().clone())
+        let session = lock(&self.session);
+        session.as_ref().filter(|session| session.folder().is_some()).map(|it| it.session_id().clone())
     }
 
     /// How the recording fares, for the room's status message.

@@ -14,6 +14,7 @@ use super::state::Shared;
 use super::{SessionEnd, SessionError, SessionStatus};
 use crate::peer::KnownParticipant;
 use crate::ports::Clock;
+use crate::storage::FolderPlace;
 
 /// Tells a session's recorder facts. Cheap to clone; when the last handle is dropped without
 /// [`finish`](Self::finish), the recorder writes what it was told and ends, and the session stays
@@ -27,7 +28,7 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) status: watch::Receiver<SessionStatus>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) folder: Arc<Path>,
+    pub(super) place: FolderPlace,
     pub(super) session_id: SessionId,
     pub(super) _abandon: DropGuard,
 }
@@ -47,9 +48,31 @@ impl SessionHandle {
         &self.inner.session_id
     }
 
-    /// Where media files of this session belong.
-    pub fn folder(&self) -> &Arc<Path> {
-        &self.inner.folder
+    /// Where media files of this session belong; `None` until it is made.
+    pub fn folder(&self) -> Option<&Arc<Path>> {
+        self.inner.place.get()
+    }
+
+    pub(crate) fn place(&self) -> &FolderPlace {
+        &self.inner.place
+    }
+
+    /// Why there will be no folder, if that is so.
+    pub(crate) fn has_no_folder(&self) -> Option<Arc<str>> {
+        self.inner.status.borrow().folder.clone()?.err()
+    }
+
+    /// Resolves when the folder is there, or cannot be made. Does not keep the session from being abandoned.
+    pub fn opened(&self) -> impl Future<Output = Result<(), SessionError>> + Send + 'static + use<> {
+        let mut status = self.inner.status.clone();
+        async move {
+            match status.wait_for(|status| status.folder.is_some()).await.map(|status| status.folder.clone())
+            {
+                Ok(Some(Err(why))) => Err(SessionError::Folder { why }),
+                Ok(_) => Ok(()),
+                Err(_) => Err(SessionError::Stopped { last_error: "its task was dropped".to_owned() }),
+            }
+        }
     }
 
     /// Never blocks on the disk. What does not fit (an unknown track, a full list, the end has been told) is

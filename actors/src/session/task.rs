@@ -17,25 +17,28 @@ use super::handle::{Inner, SessionHandle};
 use super::state::{Lines, Shared, Staleness};
 use super::{SessionError, SessionResume, SessionSettings, SessionStart, SessionStatus, SessionStore};
 use crate::ports::Clock;
+use crate::storage::FolderPlace;
 use crate::testing::faulty_store;
 
 /// A replayed call id within one second gets so many folders.
 const FOLDERS_TRIED: u32 = 100;
 
-/// Creates the session's folder, opens its journal and starts the recorder on the current runtime.
-///
-/// Fails only if the folder cannot be made. A journal that cannot be written yet is retried by the task.
-pub async fn open(
+/// Begins a session: it can be told facts and files at once, whatever the disk does. The recorder, started on the current
+/// runtime, makes the folder; [`SessionHandle::opened`] says when it is there, or why it cannot be.
+pub fn begin(
     store: Box<dyn SessionStore>,
     clock: Arc<dyn Clock>,
     start: SessionStart,
     settings: SessionSettings,
-) -> Result<SessionHandle, SessionError> {
-    let mut store = faulty_store(store);
+) -> SessionHandle {
+    let store = faulty_store(store);
     let utc = Utc::from_micros(clock.utc_micros());
     let session_clock = SessionClock::begin(clock.now(), utc, start.earliest_media);
-    let room = room_folder(start.room.name.as_deref(), &start.room.id);
-    let call_id = start.call_id.clone();
+    let folder = Folder::New {
+        room: room_folder(start.room.name.as_deref(), &start.room.id),
+        call_id: start.call_id.clone(),
+        began: utc,
+    };
     let opened = SessionOpened {
         session_id: start.session_id,
         call_id: start.call_id,
@@ -49,27 +52,8 @@ pub async fn open(
         recorder: start.recorder,
     };
     let first_line = Record::SessionOpened(opened.clone()).to_line();
-    let manifest: Manifest = opened.into();
-
-    let room_name = room.clone();
-    let created = on_a_lane(&settings, move || {
-        let mut attempt = 0;
-        loop {
-            let session = session_folder(utc, &call_id, attempt);
-            match store.create_folder(&room_name, &session) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < FOLDERS_TRIED => {
-                    attempt += 1
-                }
-                result => return (result, session, store),
-            }
-        }
-    });
-    let (result, session, store) =
-        created.await.map_err(|last_error| SessionError::Stopped { last_error })?;
-    let folder = result.map_err(|source| SessionError::Folder { room, session, source })?;
-
-    let shared = Shared::new(manifest, session_clock, first_line);
-    Ok(start_task(shared, store, folder, clock, settings))
+    let shared = Shared::new(opened.into(), session_clock, first_line);
+    start_task(shared, store, folder, clock, settings)
 }
 
 /// Takes up a session that an earlier process left: the journal is appended to, session time goes on, and no file name is
@@ -97,25 +81,36 @@ pub async fn resume(
         Err(source) => return Err(SessionError::Reopen { folder, source }),
     };
     let shared = Shared::resumed(journal.manifest, session_clock, &names);
-    Ok(start_task(shared, store, folder, clock, settings))
+    Ok(start_task(shared, store, Folder::There(folder), clock, settings))
+}
+
+/// A session's folder when its recorder starts.
+enum Folder {
+    There(PathBuf),
+    New { room: String, call_id: String, began: Utc },
 }
 
 fn start_task(
     shared: Shared,
     store: Box<dyn SessionStore>,
-    folder: PathBuf,
+    folder: Folder,
     clock: Arc<dyn Clock>,
     settings: SessionSettings,
 ) -> SessionHandle {
     let session_id = shared.lock().manifest.session_id.clone();
     let shared = Arc::new(shared);
-    let (status, status_receiver) = watch::channel(SessionStatus::default());
-    let abandon = CancellationToken::new();
+    let (abandon, place) = (CancellationToken::new(), FolderPlace::default());
+    let mut told = SessionStatus::default();
+    if let Folder::There(path) = &folder {
+        place.set(path);
+        told.folder = Some(Ok(()));
+    }
+    let (status, status_receiver) = watch::channel(told);
     let handle = SessionHandle::new(Inner {
         shared: Arc::clone(&shared),
         status: status_receiver,
         clock: Arc::clone(&clock),
-        folder: folder.into(),
+        place: place.clone(),
         session_id,
         _abandon: abandon.clone().drop_guard(),
     });
@@ -127,6 +122,7 @@ fn start_task(
         status,
         abandon,
         store: Some(store),
+        place,
         unwritten: Vec::new(),
         unwritten_told: 0,
         unsynced: false,
@@ -134,7 +130,7 @@ fn start_task(
         failing_since: None,
         back_off: Duration::ZERO,
     };
-    tokio::spawn(task.run());
+    tokio::spawn(task.run(folder));
     handle
 }
 
@@ -145,6 +141,7 @@ struct Task {
     status: watch::Sender<SessionStatus>,
     abandon: CancellationToken,
     store: Option<Box<dyn SessionStore>>,
+    place: FolderPlace,
     /// Lines that the store refused; they go first.
     unwritten: Vec<u8>,
     /// The structural facts that are in the journal once `unwritten` is.
@@ -194,7 +191,10 @@ struct Visited {
 }
 
 impl Task {
-    async fn run(mut self) {
+    async fn run(mut self, folder: Folder) {
+        if self.take_folder(folder).await.is_none() {
+            return;
+        }
         let mut tick = tokio::time::interval(self.settings.sync_interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -223,6 +223,24 @@ impl Task {
                 return;
             }
         }
+    }
+
+    /// Makes the folder if there is none yet. `None` if that cannot be done, and then there is nothing to record into.
+    async fn take_folder(&mut self, folder: Folder) -> Option<()> {
+        let Folder::New { room, call_id, began } = folder else { return Some(()) };
+        let mut store = self.store.take()?;
+        let made =
+            on_a_lane(&self.settings, move || (make(&mut *store, &room, &call_id, began), store)).await;
+        let told = match made {
+            Ok((Ok(path), store)) => {
+                self.store = Some(store);
+                self.place.set(&path);
+                Ok(())
+            }
+            Ok((Err(why), _)) | Err(why) => Err(why.into()),
+        };
+        self.status.send_modify(|status| status.folder = Some(told));
+        self.store.is_some().then_some(())
     }
 
     /// Goes to the disk if there is a reason. Whether everything told is there; `None` if the runtime is
@@ -362,6 +380,21 @@ impl Task {
             status.errors += u64::from(error.is_some());
             status.last_error = error.map(|error| error.to_string().into());
         });
+    }
+}
+
+/// A new folder of the room, by the call's time and id. An error is for people.
+fn make(store: &mut dyn SessionStore, room: &str, call_id: &str, began: Utc) -> Result<PathBuf, String> {
+    let mut attempt = 0;
+    loop {
+        let session = session_folder(began, call_id, attempt);
+        match store.create_folder(room, &session) {
+            Ok(path) => return Ok(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < FOLDERS_TRIED => {
+                attempt += 1;
+            }
+            Err(error) => return Err(format!("{session} in {room}: {error}")),
+        }
     }
 }
 

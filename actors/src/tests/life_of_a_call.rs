@@ -217,7 +217,7 @@ fn a_folder_that_cannot_be_made_ends_the_call_and_says_why() {
 fn a_room_that_refuses_to_be_told_of_the_recording_ends_the_call() {
     on_paused_time(async {
         let tree = Tree::start();
-        tree.signalling.refuse_messages.store(true, std::sync::atomic::Ordering::Relaxed);
+        tree.signalling.refuse_messages.store(true, Relaxed);
         tree.invite().await;
         until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
         tree.media.change(|facts| facts.state = ConnectionState::Connected);
@@ -229,6 +229,38 @@ fn a_room_that_refuses_to_be_told_of_the_recording_ends_the_call() {
             (&json!("complete"), &json!("not_announced"))
         );
         assert!(tree.happened("refused the message that tells of the recording"));
+    });
+}
+
+#[test]
+fn a_disk_that_stalls_while_a_call_begins_keeps_no_writer_from_starting() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        tree.sessions.stalled.store(true, Relaxed);
+        tree.invite().await;
+        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
+        let (microphone, camera) =
+            (tree.media.media("0", "user", Codec::Opus), tree.media.media("1", "user", Codec::Vp8));
+        tree.media.change(|facts| {
+            facts.state = ConnectionState::Connected;
+            facts.media = vec![microphone, camera];
+        });
+        let began = tokio::time::Instant::now();
+        until("both segments", || tree.segments.running().len() == 2).await;
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "the rings hold ten seconds: {:?}",
+            began.elapsed()
+        );
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(tree.sessions.snapshots.lock().unwrap().is_empty(), "nothing is on the disk");
+        tree.sessions.settings.lanes.add_permits(4);
+        tree.hang_up().await;
+        assert_eq!(serde_json::to_value(&tree.manifest().state).unwrap(), "complete");
+        assert_eq!(
+            (tree.segments.reasons("0"), tree.segments.reasons("1")),
+            (vec!["first".into()], vec!["first".into()])
+        );
     });
 }
 

@@ -419,8 +419,11 @@ impl Signalling for Arc<FakeSignalling> {
 pub struct FakeSessions {
     pub snapshots: Arc<Mutex<Vec<Vec<u8>>>>,
     pub refuse: Arc<std::sync::atomic::AtomicBool>,
-    /// A folder takes a second to be made.
+    /// A session takes a second to be read.
     pub slow: Arc<std::sync::atomic::AtomicBool>,
+    /// The disk stands still.
+    pub stalled: Arc<std::sync::atomic::AtomicBool>,
+    pub settings: SessionSettings,
     pub clock: Option<Arc<dyn Clock>>,
     pub abandoned: Arc<Mutex<Vec<SessionId>>>,
 }
@@ -477,9 +480,13 @@ impl SessionFactory for FakeSessions {
         };
         let clock = self.clock.clone().expect("the tree sets it");
         let wait = Duration::from_secs(u64::from(self.slow.load(Ordering::Relaxed)));
+        let settings = self.settings.clone();
+        if self.stalled.load(Ordering::Relaxed) {
+            settings.lanes.forget_permits(usize::MAX);
+        }
         async move {
             tokio::time::sleep(wait).await;
-            session::open(Box::new(store), clock, start, SessionSettings::default()).await
+            Ok(session::begin(Box::new(store), clock, start, settings))
         }
         .boxed()
     }

@@ -11,5 +11,5 @@ pub mod mux_support;
 pub mod rtp_support;
 
 pub use disk::{Disk, Fault};
-pub use rig::{Rig, settings, until, until_taken};
+pub use rig::{Folder, Rig, settings, until, until_taken};
 pub use sender::Sender;

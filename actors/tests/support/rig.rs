@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -18,7 +18,7 @@ use recorder_actors::ring::{StreamInfo, TrackRing};
 use recorder_actors::segment::{
     SegmentFacts, SegmentHandle, SegmentOrder, SegmentPhase, SegmentPlane, TrackNames,
 };
-use recorder_actors::session::{SessionHandle, SessionSettings, SessionStart, SessionStore, open};
+use recorder_actors::session::{SessionHandle, SessionSettings, SessionStart, SessionStore, begin};
 use recorder_actors::storage::Storage;
 use recorder_core::ids::{ConnectionId, Mid, SegmentId, SessionId, StreamId, TrackId};
 use recorder_core::manifest::{CallKind, OpenedBecause, Record, RecorderInfo, Room, Segment};
@@ -103,11 +103,25 @@ impl MediaPlane for Media {
     }
 }
 
-/// A journal in memory; it can be told to refuse.
+/// A journal in memory; it can be told to refuse, and its folder to wait or to be refused.
 #[derive(Clone, Default)]
-pub struct Journal(Arc<Mutex<(Vec<u8>, bool)>>);
+pub struct Journal(Arc<Mutex<(Vec<u8>, bool)>>, Arc<(Mutex<Folder>, Condvar)>);
+
+/// What becomes of the session's folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Folder {
+    #[default]
+    Made,
+    Waits,
+    Refused,
+}
 
 impl Journal {
+    pub fn folder(&self, folder: Folder) {
+        *self.1.0.lock().unwrap_or_else(PoisonError::into_inner) = folder;
+        self.1.1.notify_all();
+    }
+
     pub fn has(&self, text: &str) -> bool {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&state.0).contains(text)
@@ -120,7 +134,12 @@ impl Journal {
 
 impl SessionStore for Journal {
     fn create_folder(&mut self, room: &str, session: &str) -> io::Result<PathBuf> {
-        Ok(PathBuf::from(room).join(session))
+        let folder = self.1.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = |folder: &mut Folder| *folder == Folder::Waits;
+        match *self.1.1.wait_while(folder, wait).unwrap_or_else(PoisonError::into_inner) {
+            Folder::Refused => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            Folder::Made | Folder::Waits => Ok(PathBuf::from(room).join(session)),
+        }
     }
 
     fn append_journal(&mut self, lines: &[u8]) -> io::Result<()> {
@@ -165,23 +184,30 @@ impl Rig {
     }
 
     pub fn with(settings: LaneSettings) -> Self {
-        Self::build(settings, "c1", |disk| disk)
+        Self::in_folder(settings, Folder::Made)
+    }
+
+    /// Whose session has a folder, will have one, or none.
+    pub fn in_folder(settings: LaneSettings, folder: Folder) -> Self {
+        Self::build(settings, "c1", folder, |disk| disk)
     }
 
     /// On a disk that asks at its points for faults. `call_id` is part of its files' paths.
     #[cfg(feature = "fault-injection")]
     pub fn on_a_faulty_disk(call_id: &str) -> Self {
-        Self::build(settings(), call_id, recorder_actors::testing::faulty)
+        Self::build(settings(), call_id, Folder::Made, recorder_actors::testing::faulty)
     }
 
     fn build(
         settings: LaneSettings,
         call_id: &str,
+        folder: Folder,
         edit: impl FnOnce(Arc<dyn Storage>) -> Arc<dyn Storage>,
     ) -> Self {
         let clock = Arc::new(TestClock(AtomicU64::new(100_000_000_000)));
         let (media, board, disk, journal) =
             (Arc::new(Media::default()), Board::new(), Disk::default(), Journal::default());
+        journal.folder(folder);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let start = SessionStart {
@@ -197,8 +223,13 @@ impl Rig {
         };
         let ticking: Arc<dyn Clock> = clock.clone();
         let store = Box::new(journal.clone());
-        let session =
-            runtime.block_on(open(store, ticking.clone(), start, SessionSettings::default())).unwrap();
+        let session = {
+            let _in_runtime = runtime.enter();
+            begin(store, ticking.clone(), start, SessionSettings::default())
+        };
+        if folder == Folder::Made {
+            runtime.block_on(session.opened()).unwrap();
+        }
         session.tell(Record::ParticipantAdded {
             participant: "p1".into(),
             user_id: Some("@ada:example.org".to_owned()),
@@ -273,7 +304,6 @@ impl Rig {
             mid: Mid::from("0"),
             sender_clock: Arc::new(Mutex::new(SenderClock::new())),
             session: self.session.clone(),
-            folder: self.session.folder().to_path_buf(),
         })
     }
 
