@@ -14,6 +14,7 @@ mod outbox;
 mod people;
 mod room_side;
 mod slot;
+mod space;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -78,6 +79,8 @@ impl CallActor {
         visit(Point::CallStep, self.slot.path());
         self.keep_session();
         shared.tell_drops(IN_A_SESSION);
+        visit(Point::CallStep, self.slot.path());
+        shared.keep_space();
         visit(Point::CallStep, self.slot.path());
         shared.keep_people(self.slot.path());
         visit(Point::CallStep, self.slot.path());
@@ -294,6 +297,9 @@ impl CallActor {
         let wanted = shared.want_session.load(Ordering::Acquire);
         let there = lock(&shared.session).is_some();
         if !wanted || there || shared.session_failed.load(Ordering::Acquire) {
+            return;
+        }
+        if !shared.opening_session.load(Ordering::Acquire) && shared.refuses_for_space() {
             return;
         }
         if shared.opening_session.swap(true, Ordering::AcqRel) {

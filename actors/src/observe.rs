@@ -214,6 +214,8 @@ counters! {
         calls_refused_busy,
         /// Invites refused because their sender had opted out of being recorded in the room.
         calls_refused_opted_out,
+        /// Invites refused because there was no space on the disk.
+        calls_refused_disk_full,
         /// Invites refused because their offer could not be used.
         calls_refused_bad_offer,
         /// Calls that ended.

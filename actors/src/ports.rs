@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use recorder_core::call::Announcement;
+use recorder_core::call::{Announcement, Space};
 pub use recorder_core::call::{RemoteCandidate, Urgency};
 use recorder_core::ids::{ConnectionId, Mid, SessionId, StreamId};
 use recorder_core::manifest::CallKind;
@@ -189,6 +189,15 @@ impl DiskLevel {
         match kind {
             MediaKind::Audio => self < Self::AllStopped,
             MediaKind::Video => self == Self::Plenty,
+        }
+    }
+
+    /// As people are told.
+    pub const fn space(self) -> Space {
+        match self {
+            Self::Plenty => Space::Everything,
+            Self::VideoStopped => Space::SoundOnly,
+            Self::AllStopped => Space::Nothing,
         }
     }
 

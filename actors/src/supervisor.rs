@@ -3,6 +3,7 @@
 mod drops;
 mod group;
 mod refusals;
+mod seldom;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,7 @@ use self::refusals::Refusals;
 use crate::call::{CallActor, CallInput, CallShared, Ending};
 use crate::drops::Growing;
 use crate::observe::{ActorKind, Severity, Totals};
-use crate::ports::{RoomPowers, RoomRecord};
+use crate::ports::{DiskLevel, RoomPowers, RoomRecord};
 use crate::rooms::{RoomPlaces, Speaker};
 use crate::supervise::{Check, Link, Nudge, Slot, lock, tick_every_second};
 use crate::testing::{Point, visit};
@@ -358,6 +359,8 @@ impl SupervisorActor {
             Some(Refusal::Busy)
         } else if opted_out.contains(&invite.sender) {
             Some(Refusal::OptedOut)
+        } else if *self.shared.world.disk.borrow() == DiskLevel::AllStopped {
+            Some(Refusal::DiskFull)
         } else {
             // The desk knows of 1:1 calls only.
             self.full().map(|_| Refusal::Busy)

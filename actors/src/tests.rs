@@ -15,6 +15,7 @@ mod points;
 mod rejoin;
 mod room_faults;
 mod rooms;
+mod space;
 mod support;
 mod tree;
 mod warnings;

@@ -13,7 +13,10 @@ pub(crate) use candidates::CandidateCount;
 pub(crate) use compose::Envelope;
 pub(crate) use signal::identifier;
 
-pub use announce::{Announcement, Saved, greeting, recording_begun, recording_interrupted, recording_saved};
+pub use announce::{
+    Announcement, Saved, Shortfall, Space, greeting, no_space, recording_begun, recording_interrupted,
+    recording_saved, space_changed,
+};
 pub use compose::{Outgoing, Urgency, hangup_for};
 pub use desk::{CallDesk, DeskAction, DeskSettings, IgnoreReason, Refusal};
 pub use one_to_one::{CallAction, CallEnd, CallFact, CallPhase, ConnectionLevel, OneToOne, source_of};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use recorder_core::call::{CallEnd, Saved, recording_saved};
+use recorder_core::call::{CallEnd, Saved, Shortfall, recording_saved};
 use recorder_core::manifest::{CallKind, EndReason};
 
 use super::input::Ending;
@@ -47,12 +47,15 @@ pub(super) async fn finish(shared: Arc<CallShared>, Ending { end, by }: Ending) 
         };
         *lock(&shared.saved) = Some((saved, reason));
         if shared.kind == CallKind::OneToOne {
-            shared.outbox.message(recording_saved(saved));
+            shared.outbox.message(recording_saved(saved, shared.shortfall()));
         }
         world.board.happened(world.clock.utc_micros(), Severity::Info, saved_text(&shared, saved));
         if let Some(folder) = session.folder() {
             world.sessions.finished(folder);
         }
+    }
+    if shared.kind == CallKind::OneToOne && shared.session_failed.load(Ordering::Acquire) {
+        shared.outbox.message(recording_saved(Saved::default(), Some(Shortfall::NoFolder)));
     }
     done(&shared).await;
 }
@@ -117,6 +120,7 @@ fn end_reason(end: CallEnd, disk: DiskLevel) -> EndReason {
         CallEnd::OptedOut => EndReason::OptedOut,
         CallEnd::NotAnnounced => EndReason::NotAnnounced,
         CallEnd::NotPermitted => EndReason::NotPermitted,
+        CallEnd::DiskFull => EndReason::DiskFull,
         CallEnd::BadOffer | CallEnd::Failed => EndReason::Failed,
     }
 }

@@ -339,7 +339,7 @@ const fn mesh_end(end: CallEnd) -> MeshEnd {
         CallEnd::Removed => MeshEnd::Removed,
         CallEnd::RoomUpgraded => MeshEnd::RoomUpgraded,
         CallEnd::Shutdown => MeshEnd::Shutdown,
-        CallEnd::ConnectionLost | CallEnd::BadOffer | CallEnd::Failed => MeshEnd::Failed,
+        CallEnd::ConnectionLost | CallEnd::BadOffer | CallEnd::DiskFull | CallEnd::Failed => MeshEnd::Failed,
     }
 }
 
@@ -370,6 +370,7 @@ pub(super) fn leave_reason(end: CallEnd) -> LeaveReason {
         | CallEnd::OptedOut
         | CallEnd::NotAnnounced
         | CallEnd::NotPermitted
+        | CallEnd::DiskFull
         | CallEnd::BadOffer
         | CallEnd::Failed => LeaveReason::SessionEnded,
     }

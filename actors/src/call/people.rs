@@ -164,7 +164,8 @@ impl CallShared {
         let slot =
             Slot::new(&self.world, &self.link, format!("{path}/{id}"), ActorKind::Peer, shown.to_owned());
         if self.kind == CallKind::OneToOne && lock(&self.ending).is_none() {
-            self.outbox.consent(recording_begun(&key.user, &name, &self.world.settings.user));
+            let space = self.space_at_first();
+            self.outbox.consent(recording_begun(&key.user, &name, &self.world.settings.user, space));
         }
         if !hidden {
             let what = format!("{name} is being recorded");

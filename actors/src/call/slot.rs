@@ -19,6 +19,7 @@ use super::kind::{Effect, Machine, Now, PeerKey};
 use super::outbox::Outbox;
 use super::people::Participant;
 use super::room_side::{RoomFact, Shown};
+use super::space::SpaceTold;
 use crate::drops::{Growing, Place, dropped};
 use crate::observe::Totals;
 use crate::ports::{ConnectionFacts, RoomFacts, SignallingError, Tile};
@@ -131,6 +132,7 @@ pub struct CallShared {
     pub(super) missing: Mutex<BTreeMap<PeerKey, BootTime>>,
     /// The homeserver takes our membership back if this process dies.
     pub(super) delayed_leave: DelayedLeave,
+    pub(super) space_told: Mutex<Option<SpaceTold>>,
     /// What was recorded, once the session is over.
     pub(super) saved: Mutex<Option<(Saved, EndReason)>>,
     pub(super) ending: Mutex<Option<Ending>>,
@@ -226,6 +228,7 @@ impl CallShared {
             joined: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             missing: Mutex::default(),
+            space_told: Mutex::default(),
             saved: Mutex::default(),
             ending: Mutex::default(),
             finishing: AtomicBool::new(false),

@@ -213,7 +213,8 @@ const fn call_end(reason: EndReason) -> CallEnd {
         EndReason::NotAnnounced => CallEnd::NotAnnounced,
         EndReason::NotPermitted => CallEnd::NotPermitted,
         EndReason::ConnectionLost => CallEnd::ConnectionLost,
-        EndReason::Failed | EndReason::DiskFull | EndReason::TooManyCalls => CallEnd::Failed,
+        EndReason::Failed | EndReason::TooManyCalls => CallEnd::Failed,
+        EndReason::DiskFull => CallEnd::DiskFull,
         EndReason::Stopped | EndReason::Restarted => CallEnd::Stopped,
     }
 }

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use recorder_core::call::{CallSignal, OneToOne, Refusal};
+use recorder_core::call::{Announcement, CallSignal, OneToOne, Refusal, no_space};
 use recorder_core::time::BootTime;
 use tokio::sync::Semaphore;
 
 use super::SupervisorActor;
+use super::seldom::Seldom;
 use crate::observe::{Severity, Totals};
 use crate::ports::Urgency;
 use crate::supervise::lock;
@@ -19,13 +20,19 @@ const MOST_REFUSED: usize = 1024;
 const MOST_REJECTIONS: usize = 16;
 /// How long a rejection may be tried.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a message to a caller who is not recorded may be tried.
+const SAY_PATIENCE: Duration = Duration::from_secs(60);
 /// That all calls are taken is logged once in this time.
 const BUSY_LOGGED: Duration = Duration::from_secs(60);
+/// That the disk is full is said once in this time in one room.
+const SPACE_TOLD: Duration = Duration::from_secs(600);
 
 pub(super) struct Refusals {
     /// Senders who are not allowed and stand in the log.
     named: Mutex<HashSet<String>>,
     busy: Mutex<Busy>,
+    /// Rooms that were told that the disk is full.
+    no_space: Mutex<Seldom>,
     /// Rejections under way; beyond the bound an invite is refused in silence, and counted.
     turns: Arc<Semaphore>,
 }
@@ -40,7 +47,8 @@ struct Busy {
 impl Default for Refusals {
     fn default() -> Self {
         let turns = Arc::new(Semaphore::new(MOST_REJECTIONS));
-        Self { named: Mutex::default(), busy: Mutex::default(), turns }
+        let no_space = Mutex::new(Seldom::new(SPACE_TOLD));
+        Self { named: Mutex::default(), busy: Mutex::default(), no_space, turns }
     }
 }
 
@@ -57,6 +65,10 @@ impl SupervisorActor {
             }
             Refusal::OptedOut => {
                 self.refused_opted_out(invite);
+                Urgency::Call
+            }
+            Refusal::DiskFull => {
+                self.refused_for_space(invite);
                 Urgency::Call
             }
         };
@@ -93,6 +105,28 @@ impl SupervisorActor {
         if let Some(room) = self.room_or_new(&invite.room) {
             room.call_rejected(&invite.sender);
         }
+    }
+
+    fn refused_for_space(&self, invite: &CallSignal) {
+        let world = &self.shared.world;
+        Totals::count(&world.board.totals.calls_refused_disk_full);
+        if !lock(&self.shared.refusals.no_space).take(&invite.room, world.clock.now()) {
+            return;
+        }
+        tracing::warn!(caller = %invite.sender, room = %invite.room, "a call was rejected because the disk is full");
+        let what = format!("A call of {} was rejected: the disk is full", invite.sender);
+        world.board.happened(world.clock.utc_micros(), Severity::Warning, what);
+        self.say(&invite.room, no_space(&invite.sender));
+    }
+
+    /// Says something in a room to whoever called in vain.
+    fn say(&self, room: &str, message: Announcement) {
+        let saying = self.shared.world.signalling.announce(room.to_owned(), message, SAY_PATIENCE);
+        actix::spawn(async move {
+            if let Err(error) = saying.await {
+                tracing::debug!(%error, "a caller could not be told why the call is not recorded");
+            }
+        });
     }
 
     fn refused_busy(&self, caller: &str) {

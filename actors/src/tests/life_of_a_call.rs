@@ -200,20 +200,6 @@ fn a_shutdown_hangs_up_and_completes_every_session() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_ends_the_call_and_says_why() {
-    on_paused_time(async {
-        let tree = Tree::start();
-        tree.sessions.refuse.store(true, Relaxed);
-        tree.invite().await;
-        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
-        tree.media.change(|facts| facts.state = ConnectionState::Connected);
-        until("the end", || *tree.shared.running().borrow() == 0).await;
-        assert_eq!(tree.signalling.count("m.call.hangup"), 1);
-        assert!(tree.board.happenings().iter().any(|what| what.text.contains("cannot be recorded")));
-    });
-}
-
-#[test]
 fn a_room_that_refuses_to_be_told_of_the_recording_ends_the_call() {
     on_paused_time(async {
         let tree = Tree::start();

@@ -28,6 +28,27 @@ pub struct Saved {
     pub bytes: u64,
 }
 
+/// How much of a call there is space for on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Space {
+    #[default]
+    Everything,
+    SoundOnly,
+    Nothing,
+}
+
+/// Why something of what came was not recorded, or all of it; the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shortfall {
+    /// The disk was nearly full, and then only sound is recorded.
+    SoundOnly,
+    /// Something was lost between network and disk.
+    NotWritten,
+    DiskFull,
+    /// The recording's folder could not be made.
+    NoFolder,
+}
+
 /// On accepting an invite to a room where we are called. `group`: commands are followed and group calls recorded, too.
 pub fn greeting(bot: &str, group: bool) -> Announcement {
     let first = format!("Hello, I am a call recorder ({}). ", cut_to(bot, 255));
@@ -49,13 +70,18 @@ pub fn greeting(bot: &str, group: bool) -> Announcement {
 }
 
 /// When the caller is connected.
-pub fn recording_begun(caller: &str, caller_name: &str, bot: &str) -> Announcement {
+pub fn recording_begun(caller: &str, caller_name: &str, bot: &str, space: Space) -> Announcement {
     let name = cut(caller_name);
+    let but = match space {
+        Space::Everything => "",
+        Space::SoundOnly => " The disk is nearly full, so only sound is recorded.",
+        Space::Nothing => " The disk is full, so nothing is recorded until there is space.",
+    };
     Announcement {
-        plain: format!("{name}: this call is being recorded by {bot}. Hang up to stop the recording."),
+        plain: format!("{name}: this call is being recorded by {bot}. Hang up to stop the recording.{but}"),
         html: format!(
             "<a href=\"https://matrix.to/#/{}\">{}</a>: <b>this call is being recorded</b> by {}. Hang up to stop \
-             the recording.",
+             the recording.{but}",
             escape(caller),
             escape(&name),
             escape(bot)
@@ -65,13 +91,54 @@ pub fn recording_begun(caller: &str, caller_name: &str, bot: &str) -> Announceme
     }
 }
 
+/// In a call, when the disk's space has changed what is recorded of it.
+pub fn space_changed(caller: &str, space: Space) -> Announcement {
+    let text = match space {
+        Space::Everything => "There is space on the disk again: everything is recorded.",
+        Space::SoundOnly => {
+            "The disk is nearly full: from now on only sound is recorded, until there is space again."
+        }
+        Space::Nothing => "The disk is full: from now on nothing is recorded, until there is space again.",
+    };
+    told(text, caller)
+}
+
+/// To somebody who calls while nothing can be recorded.
+pub fn no_space(caller: &str) -> Announcement {
+    let text = "I cannot record now, because my disk is full, so I do not take the call. Please tell whoever runs me, and \
+                call again later.";
+    told(text, caller)
+}
+
+fn told(text: &str, caller: &str) -> Announcement {
+    let mentions = vec![caller.to_owned()];
+    Announcement { html: escape(text), plain: text.to_owned(), mentions, notice: false }
+}
+
 /// At the end of a session.
-pub fn recording_saved(saved: Saved) -> Announcement {
+pub fn recording_saved(saved: Saved, shortfall: Option<Shortfall>) -> Announcement {
     let plain = if saved.streams == 0 {
-        "The call has ended. I recorded nothing: no media arrived.".to_owned()
+        let why = match shortfall {
+            None => "no media arrived.",
+            Some(Shortfall::SoundOnly) => "the disk was nearly full, and no sound arrived.",
+            Some(Shortfall::NotWritten) => "it could not be written. Please tell whoever runs me.",
+            Some(Shortfall::DiskFull) => "the disk was full. Please tell whoever runs me.",
+            Some(Shortfall::NoFolder) => {
+                "the recording's folder could not be made. Please tell whoever runs me."
+            }
+        };
+        format!("The call has ended. I recorded nothing: {why}")
     } else {
+        let but = match shortfall {
+            None => "",
+            Some(Shortfall::SoundOnly) => " Some video is missing: the disk was nearly full.",
+            Some(Shortfall::NotWritten | Shortfall::NoFolder) => {
+                " Some of it is missing: it could not be written."
+            }
+            Some(Shortfall::DiskFull) => " Some of it is missing: the disk was full.",
+        };
         format!(
-            "The call has ended. I recorded {}, {}, {}.",
+            "The call has ended. I recorded {}, {}, {}.{but}",
             count(saved.streams, "stream", "streams"),
             duration(saved.duration_s),
             size(saved.bytes)
@@ -99,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_hostile_name_cannot_become_markup() {
-        let told = recording_begun("@a:hs", "<img src=x>\u{202e}evil", "@bot:hs");
+        let told = recording_begun("@a:hs", "<img src=x>\u{202e}evil", "@bot:hs", Space::Everything);
         assert!(told.html.contains("&lt;img src=x&gt;evil"));
         assert_eq!(told.mentions, ["@a:hs"]);
         assert!(!told.notice, "people are to be notified of a recording");
@@ -107,8 +174,31 @@ mod tests {
 
     #[test]
     fn what_was_saved_is_said_in_words() {
-        let told = recording_saved(Saved { streams: 2, duration_s: 3_725.4, bytes: 12_345_678 });
-        assert_eq!(told.plain, "The call has ended. I recorded 2 streams, 01:02:05, 12.3 MB.");
+        let saved = Saved { streams: 2, duration_s: 3_725.4, bytes: 12_345_678 };
+        let whole = "The call has ended. I recorded 2 streams, 01:02:05, 12.3 MB.";
+        assert_eq!(recording_saved(saved, None).plain, whole);
+        let full = recording_saved(saved, Some(Shortfall::DiskFull)).plain;
+        assert_eq!(full, format!("{whole} Some of it is missing: the disk was full."));
+    }
+
+    #[test]
+    fn a_recording_of_nothing_names_its_cause() {
+        let said = |shortfall| recording_saved(Saved::default(), shortfall).plain;
+        assert!(said(None).contains("no media arrived"));
+        for shortfall in
+            [Shortfall::SoundOnly, Shortfall::NotWritten, Shortfall::DiskFull, Shortfall::NoFolder]
+        {
+            let text = said(Some(shortfall));
+            assert!(text.contains("recorded nothing: ") && !text.contains("no media"), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_is_recorded_hears_of_it_when_that_is_not_all_of_it() {
+        let begun = |space| recording_begun("@a:hs", "Ada", "@bot:hs", space).plain;
+        assert!(begun(Space::SoundOnly).ends_with("only sound is recorded."));
+        assert!(!begun(Space::Everything).contains("disk"));
+        assert_eq!(space_changed("@a:hs", Space::Nothing).mentions, ["@a:hs"]);
     }
 
     #[test]

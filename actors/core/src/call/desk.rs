@@ -42,6 +42,8 @@ pub enum Refusal {
     Busy,
     /// The caller does not want to be recorded in that room. The desk does not know; whoever starts calls does.
     OptedOut,
+    /// Nothing can be recorded. The desk does not know; whoever starts calls does.
+    DiskFull,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -84,6 +84,8 @@ pub enum CallEnd {
     NotAnnounced,
     /// We may not take part in the group call.
     NotPermitted,
+    /// There is no space to record anything.
+    DiskFull,
     /// A fault of ours.
     Failed,
 }
@@ -105,6 +107,7 @@ impl CallEnd {
             Self::OptedOut => "opted_out",
             Self::NotAnnounced => "not_announced",
             Self::NotPermitted => "not_permitted",
+            Self::DiskFull => "disk_full",
             Self::Failed => "failed",
         }
     }
