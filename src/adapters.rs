@@ -1,5 +1,6 @@
 //! Where vendors stop: each module implements a port of the tree over one library or one part of the system.
 
+mod checksums;
 pub mod clock;
 pub mod disk;
 pub mod feed;

@@ -20,7 +20,7 @@ use recorder_core::ids::SessionId;
 use recorder_core::manifest::Utc;
 use recorder_core::time::BootTime;
 
-pub use hash::{HashError, Pace, hash_session};
+pub use hash::{HashError, Pace, hash_session, without_checksums};
 pub use media::{FileOutcome, MediaFileError, repair_media_file};
 pub use report::{FileReport, RepairReport, SessionOutcome, SessionReport, Unfinished};
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +13,8 @@ use recorder_core::ids::SessionId;
 use recorder_core::manifest::{RecorderInfo, Room};
 use sha2::{Digest, Sha256};
 
-use super::recovery::{self, Pace, hash_session};
+use super::checksums::{ChecksumQueue, Checksums};
+use super::recovery;
 use super::session_store::FsSessionStore;
 
 /// What earlier processes left unfinished.
@@ -36,7 +36,7 @@ pub struct Sessions {
     settings: SessionSettings,
     boot_id: String,
     left: Arc<Mutex<LeftOver>>,
-    hasher: Hasher,
+    checksums: Checksums,
 }
 
 impl Sessions {
@@ -47,7 +47,7 @@ impl Sessions {
             settings: SessionSettings::default(),
             boot_id: boot_id(),
             left: Arc::new(Mutex::new(left)),
-            hasher: Hasher::start(),
+            checksums: Checksums::start(recordings),
         }
     }
 
@@ -55,43 +55,6 @@ impl Sessions {
     pub fn abandon_kept(&self) {
         let kept: Vec<_> = lock(&self.left).kept.keys().cloned().collect();
         kept.into_iter().for_each(|session| self.abandon(session));
-    }
-}
-
-/// Computes checksums of finished sessions, slowly, on a thread of its own. Bound: [`MOST_TO_HASH`] sessions; one that
-/// finds no room gets no checksums.
-struct Hasher {
-    folders: SyncSender<PathBuf>,
-    pace: Arc<Pace>,
-}
-
-/// Sessions that may wait for their checksums.
-const MOST_TO_HASH: usize = 1024;
-/// Bytes of recordings read in a second for checksums.
-const HASH_RATE: u64 = 32 << 20;
-
-impl Hasher {
-    fn start() -> Self {
-        let (folders, waiting) = std::sync::mpsc::sync_channel::<PathBuf>(MOST_TO_HASH);
-        let pace = Arc::new(Pace::new(HASH_RATE));
-        let kept = Arc::clone(&pace);
-        let spawned = std::thread::Builder::new().name("checksums".into()).spawn(move || {
-            for folder in waiting {
-                if let Err(error) = hash_session(&folder, &kept) {
-                    tracing::warn!(folder = %folder.display(), %error, "a session has no checksums");
-                }
-            }
-        });
-        if let Err(error) = spawned {
-            tracing::warn!(%error, "sessions will have no checksums");
-        }
-        Self { folders, pace }
-    }
-}
-
-impl Drop for Hasher {
-    fn drop(&mut self) {
-        self.pace.stop();
     }
 }
 
@@ -108,12 +71,12 @@ pub fn recorder_info() -> RecorderInfo {
 impl SessionFactory for Sessions {
     fn abandon(&self, session: SessionId) {
         let Some(folder) = lock(&self.left).kept.remove(&session) else { return };
-        let (left, folders) = (Arc::clone(&self.left), self.hasher.folders.clone());
-        tokio::task::spawn_blocking(move || give_up(&left, &folders, session, folder));
+        let (left, checksums) = (Arc::clone(&self.left), self.checksums.queue());
+        tokio::task::spawn_blocking(move || give_up(&left, &checksums, session, folder));
     }
 
     fn finished(&self, folder: &Path) {
-        want_checksums(&self.hasher.folders, self.recordings.join(folder));
+        self.checksums.queue().push(self.recordings.join(folder));
     }
 
     fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>> {
@@ -133,7 +96,7 @@ impl SessionFactory for Sessions {
         };
         let recordings = self.recordings.clone();
         let (clock, settings) = (Arc::clone(&self.clock), self.settings.clone());
-        let (left, folders) = (Arc::clone(&self.left), self.hasher.folders.clone());
+        let (left, checksums) = (Arc::clone(&self.left), self.checksums.queue());
         async move {
             if let Some(session) = resumed {
                 match resume(&recordings, &session, kept.clone(), &clock, &start.boot_id, &settings).await {
@@ -144,7 +107,7 @@ impl SessionFactory for Sessions {
                 }
                 if let Some(folder) = kept {
                     let left = Arc::clone(&left);
-                    tokio::task::spawn_blocking(move || give_up(&left, &folders, session, folder));
+                    tokio::task::spawn_blocking(move || give_up(&left, &checksums, session, folder));
                 }
             }
             let cut_off = lock(&left).cut_off.remove(&room_id);
@@ -186,20 +149,14 @@ async fn resume(
 }
 
 /// Ends a session that was kept open. The next session of its room continues it.
-fn give_up(left: &Mutex<LeftOver>, folders: &SyncSender<PathBuf>, session: SessionId, folder: PathBuf) {
+fn give_up(left: &Mutex<LeftOver>, checksums: &ChecksumQueue, session: SessionId, folder: PathBuf) {
     match recovery::end_kept(&folder, &session) {
         Ok(room) => {
             tracing::info!(%session, "a session was kept open in vain, and has ended");
             lock(left).cut_off.insert(room, session);
-            want_checksums(folders, folder);
+            checksums.push(folder);
         }
         Err(why) => tracing::warn!(%session, %why, "a session that was kept open cannot be ended"),
-    }
-}
-
-fn want_checksums(folders: &SyncSender<PathBuf>, folder: PathBuf) {
-    if let Err(TrySendError::Full(folder) | TrySendError::Disconnected(folder)) = folders.try_send(folder) {
-        tracing::warn!(folder = %folder.display(), "too many sessions wait for their checksums");
     }
 }
 

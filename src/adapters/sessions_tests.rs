@@ -5,9 +5,10 @@ use recorder_actors::ports::RoomFacts;
 use recorder_actors::session::SessionEnd;
 use recorder_core::ids::ParticipantId;
 use recorder_core::manifest::{
-    CallKind, EndReason, OpenedBecause, Record, SegmentOpened, SessionState, Utc, fold,
+    CallKind, EndReason, Manifest, OpenedBecause, Record, Segment, SegmentOpened, SessionState, Utc, fold,
 };
 use recorder_core::media::{Codec, MediaKind, Source};
+use recorder_core::mux::{MatroskaWriter, TrackHeader, VideoFormat};
 
 use super::super::clock::SystemClock;
 use super::super::recovery::{Now, recover};
@@ -176,4 +177,59 @@ async fn a_session_kept_open_in_vain_ends_and_the_next_of_its_room_continues_it(
     // It is no longer kept, so nobody can go on with it.
     let session = sessions.open(order(None)).await.unwrap();
     assert_eq!(session.manifest().continues, Some(id));
+}
+
+/// A file of one picture, without an end.
+fn picture() -> Vec<u8> {
+    let header = TrackHeader {
+        codec: Codec::Vp8,
+        writing_app: "test".to_owned(),
+        title: "Ada".to_owned(),
+        session_id: "s1".to_owned(),
+        participant: "p1".to_owned(),
+        source: "camera".to_owned(),
+        provisional_start_s: 1.0,
+        epoch_utc_micros: None,
+        track_uid: 1,
+        audio: None,
+        video: Some(VideoFormat { width: 320, height: 180 }),
+        codec_private: None,
+    };
+    let mut out = Vec::new();
+    let mut writer = MatroskaWriter::new(&header, &mut out);
+    writer.write_frame(0, true, &[0; 80], &mut out).unwrap();
+    writer.flush(&mut out);
+    out
+}
+
+#[tokio::test]
+async fn sessions_that_earlier_processes_left_without_checksums_get_them() {
+    let recordings = tempfile::tempdir().unwrap();
+    let mut folders = Vec::new();
+    for end in [Some(EndReason::Shutdown), None] {
+        let before = sessions(recordings.path(), LeftOver::default()).open(order(None)).await;
+        let file = tell_camera(&before);
+        before.written().await.unwrap();
+        let folder = folder_of(&before);
+        fs::write(folder.join(&file), picture()).unwrap();
+        if let Some(reason) = end {
+            let segment = before.manifest().segment(&file).unwrap().clone();
+            let segment = Box::new(Segment { is_final: true, ..segment });
+            before.tell(Record::SegmentClosed { file: file.clone(), segment });
+            before.finish(SessionEnd::because(reason)).await.unwrap();
+        }
+        folders.push((folder, file));
+    }
+    // The second one was cut off: the next process repairs it first.
+    let _next = restarted(recordings.path(), &SessionId::new("another"));
+    for (folder, file) in folders {
+        let manifest = || -> Manifest {
+            serde_json::from_slice(&fs::read(folder.join("session.json")).unwrap()).unwrap()
+        };
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while manifest().segment(&file).unwrap().sha256.is_none() {
+            assert!(tokio::time::Instant::now() < deadline, "no checksum of {}", folder.display());
+            tokio::task::yield_now().await;
+        }
+    }
 }

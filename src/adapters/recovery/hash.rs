@@ -1,17 +1,18 @@
 //! The low-priority job that fills `sha256` once a session is complete.
 
 use std::fs::OpenOptions;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use recorder_core::manifest::Record;
+use recorder_core::manifest::{Manifest, Record};
 use sha2::{Digest, Sha256};
 
 use super::session::read_journal;
-use crate::adapters::session_store::{append_synced, write_snapshot};
+use super::session_folders;
+use crate::adapters::session_store::{SNAPSHOT, append_synced, write_snapshot};
 
 /// Bytes read at a time.
 const CHUNK: usize = 256 << 10;
@@ -38,6 +39,10 @@ impl Pace {
         self.stop.notify_all();
     }
 
+    pub fn is_stopped(&self) -> bool {
+        *self.lock()
+    }
+
     fn lock(&self) -> MutexGuard<'_, bool> {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -62,6 +67,27 @@ pub enum HashError {
     NotEnded,
     #[error("the checksums cannot be written: {0}")]
     Write(io::Error),
+}
+
+/// The sessions below `recordings` that have ended with files that have no `sha256`: those that ended with their process,
+/// or in a recovery, or whose job was cut off. Each is looked at when its turn comes.
+///
+/// # Errors
+/// When `recordings` itself cannot be read.
+pub fn without_checksums(recordings: &Path) -> io::Result<impl Iterator<Item = PathBuf>> {
+    Ok(session_folders(recordings, 2)?.into_iter().filter(|folder| wants_checksums(folder)))
+}
+
+/// By its `session.json`. A file that is not there any more wants nothing.
+fn wants_checksums(folder: &Path) -> bool {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(folder.join(SNAPSHOT));
+    let manifest =
+        file.ok().and_then(|file| serde_json::from_reader::<_, Manifest>(BufReader::new(file)).ok());
+    let is_there = |file: &str| !file.contains(['/', '\0']) && folder.join(file).exists();
+    manifest.filter(|manifest| manifest.ended_s.is_some()).is_some_and(|manifest| {
+        let mut segments = manifest.segments().filter(|segment| segment.is_final && segment.sha256.is_none());
+        segments.any(|segment| is_there(&segment.file))
+    })
 }
 
 /// Hashes every closed media file of an ended session that has no `sha256` yet, and writes journal and
