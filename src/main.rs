@@ -6,7 +6,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use matrix_call_recorder::adapters::clock::SystemClock;
-use matrix_call_recorder::adapters::{disk, recovery, sessions};
+use matrix_call_recorder::adapters::disk::{self, DiskError};
+use matrix_call_recorder::adapters::{recovery, sessions};
 use matrix_call_recorder::bench::{self, child::Role};
 use matrix_call_recorder::cli::{self, Command, exit};
 use matrix_call_recorder::settings::{Settings, environment};
@@ -138,13 +139,21 @@ fn environment_all() -> Vec<(String, String)> {
 }
 
 fn repair(directory: &std::path::Path) -> u8 {
-    if let Some(folder) = disk::in_use(directory) {
-        complain(&format_args!(
-            "{} is being recorded into by a running recorder, which repairs by itself when it starts; stop it first",
-            folder.display()
-        ));
-        return exit::EX_TEMPFAIL;
-    }
+    // Held until the repair is done.
+    let _alone = match disk::keep_recorders_out(directory) {
+        Ok(locks) => locks,
+        Err(DiskError::Locked { path }) => {
+            complain(&format_args!(
+                "{} is being recorded into by a running recorder, which repairs by itself when it starts; stop it first",
+                path.display()
+            ));
+            return exit::EX_TEMPFAIL;
+        }
+        Err(error) => {
+            complain(&error);
+            return exit::EX_TEMPFAIL;
+        }
+    };
     let clock = SystemClock;
     let now = recovery::Now {
         boot_id: sessions::boot_id(),

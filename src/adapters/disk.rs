@@ -171,17 +171,23 @@ fn not_writable(directory: &Path, source: io::Error) -> DiskError {
     }
 }
 
-/// A folder in which a recorder records now, `directory` itself or one above it; whoever repairs must keep off.
-pub fn in_use(directory: &Path) -> Option<PathBuf> {
-    let directory = directory.canonicalize().ok()?;
-    directory
-        .ancestors()
-        .take(3)
-        .find(|folder| {
-            let lock = OpenOptions::new().write(true).open(folder.join(LOCK_FILE));
-            lock.is_ok_and(|lock| Flock::lock(lock, FlockArg::LockExclusiveNonblock).is_err())
-        })
-        .map(Path::to_path_buf)
+/// Keeps recorders out of `directory` and the folders above it for as long as the locks are held: whoever repairs must be
+/// alone there.
+///
+/// # Errors
+/// [`DiskError::Locked`] with the folder in which a recorder records now.
+pub fn keep_recorders_out(directory: &Path) -> Result<Vec<FolderLock>, DiskError> {
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_path_buf());
+    let mut locks = Vec::new();
+    for folder in directory.ancestors().take(3) {
+        // Where no recorder has ever been there is none to be kept out.
+        let Ok(lock) = OpenOptions::new().write(true).open(folder.join(LOCK_FILE)) else { continue };
+        match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => locks.push(FolderLock(lock)),
+            Err(_) => return Err(DiskError::Locked { path: folder.to_path_buf() }),
+        }
+    }
+    Ok(locks)
 }
 
 /// What the free space allows, with a little more asked for coming back than for going on.
@@ -371,10 +377,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let session = folder.path().join("room/session");
         fs::create_dir_all(&session).unwrap();
-        assert_eq!(in_use(&session), None);
+        assert!(keep_recorders_out(&session).unwrap().is_empty());
         let _held = take_folder(folder.path()).unwrap();
-        assert_eq!(in_use(&session), folder.path().canonicalize().ok());
-        assert_eq!(in_use(folder.path()), folder.path().canonicalize().ok());
+        for below in [session.as_path(), folder.path()] {
+            let refused = keep_recorders_out(below);
+            assert!(
+                matches!(&refused, Err(DiskError::Locked { path }) if *path == folder.path().canonicalize().unwrap())
+            );
+        }
+    }
+
+    #[test]
+    fn a_recorder_cannot_take_a_folder_while_it_is_repaired() {
+        let folder = tempfile::tempdir().unwrap();
+        let session = folder.path().join("room/session");
+        fs::create_dir_all(&session).unwrap();
+        drop(take_folder(folder.path()).unwrap());
+        let repairing = keep_recorders_out(&session).unwrap();
+        assert!(matches!(take_folder(folder.path()), Err(DiskError::Locked { .. })));
+        drop(repairing);
+        take_folder(folder.path()).unwrap();
     }
 
     #[test]
