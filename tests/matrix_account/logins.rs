@@ -86,6 +86,45 @@ async fn the_first_login_makes_an_identity_and_keeps_its_recovery_key() {
     unverified.stop().await;
 }
 
+/// What a process leaves that ends while the key is being made: nothing, an empty file, or the mark of its having begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_key_that_was_never_written_down_is_made_again() {
+    let url = &synapse().await.url;
+    let recorder = Recorder::new(url, "forgetful").await;
+    recorder.start().await.stop().await;
+    let path = recorder.settings.state_dir.join("recovery-key");
+    let mut keys = vec![std::fs::read_to_string(&path).unwrap()];
+    for left in ["recovery-key", "recovery-key.begun"] {
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(recorder.settings.state_dir.join(left), "").unwrap();
+        recorder.start().await.stop().await;
+        keys.push(std::fs::read_to_string(&path).unwrap());
+        assert_eq!(mode(&path), 0o600);
+        assert!(!recorder.settings.state_dir.join("recovery-key.begun").exists());
+    }
+    assert!(keys.iter().all(|key| key.len() > 40), "{} keys", keys.len());
+    assert!(keys[0] != keys[1] && keys[1] != keys[2], "nobody has the earlier ones");
+
+    // Without either the key may be somebody else's, and stays as it is.
+    std::fs::remove_file(&path).unwrap();
+    recorder.start().await.stop().await;
+    assert!(!path.exists());
+
+    // The newest one opens the identity on a new device.
+    let mut again = Recorder::of(url, &recorder.settings.user);
+    again.settings.password_file = Some(again.secret("password", "password"));
+    again.settings.recovery_key_file = Some(again.secret("key", keys[2].trim()));
+    let running = again.start().await;
+    let watcher = Person::new(url, "forgetful-watcher").await;
+    let user = UserId::parse(running.account.user_id()).unwrap();
+    drop(watcher.create_room(true, user.as_str()).await);
+    watcher.client.encryption().request_user_identity(&user).await.unwrap().expect("an identity");
+    let device = running.account.device_id();
+    let device = watcher.client.encryption().get_device(&user, device.as_str().into()).await.unwrap();
+    assert!(device.expect("the device").is_cross_signed_by_owner());
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_and_an_unknown_user_are_told_as_such() {
     let url = &synapse().await.url;

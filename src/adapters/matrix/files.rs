@@ -35,11 +35,6 @@ pub(in crate::adapters) fn replace(path: &Path, bytes: &[u8], durable: bool) -> 
     Ok(())
 }
 
-/// Makes a file that must not exist yet, mode 0600.
-pub(super) fn create_once(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
 /// The contents of a file, or `None` when there is none.
 pub(in crate::adapters) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
@@ -104,15 +99,6 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!folder.path().join("session.json.new").exists());
-    }
-
-    #[test]
-    fn a_file_written_once_is_never_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("recovery-key");
-        create_once(&path).unwrap().write_all(b"first").unwrap();
-        assert_eq!(create_once(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(fs::read(&path).unwrap(), b"first");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Nothing here keeps the recorder from working: it goes on unverified and says what an admin can do.
 
-use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use matrix_sdk::Client;
@@ -19,6 +19,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Name of the recovery key's file in the state directory, mode 0600.
 const RECOVERY_KEY: &str = "recovery-key";
+/// Beside it while a key is being made.
+const BEGUN: &str = "recovery-key.begun";
 
 pub(super) async fn secure(client: Client, settings: AccountSettings, password: Option<String>) {
     let work = Box::pin(secure_now(&client, &settings, password.as_deref()));
@@ -56,7 +58,7 @@ async fn recover(client: &Client, settings: &AccountSettings) {
     let own = settings.state_dir.join(RECOVERY_KEY);
     let (key, path) = match &settings.recovery_key_file {
         Some(path) => ("matrix.recovery_key_file", path.as_path()),
-        None if own.exists() => ("the saved recovery key", own.as_path()),
+        None if is_saved(&own) => ("the saved recovery key", own.as_path()),
         None => return,
     };
     let recovery_key = match files::secret(key, path) {
@@ -92,29 +94,52 @@ async fn bootstrap(client: &Client, password: Option<&str>) {
 }
 
 /// Puts a new identity's secrets into secret storage and the recovery key into the state directory, once.
+///
+/// The homeserver knows of the key before we can write it down. A mark beside it says that this was begun: if it is not
+/// brought to its end, nobody has the key, and the next start makes another in its place.
 async fn enable_recovery(client: &Client, settings: &AccountSettings) {
     let path = settings.state_dir.join(RECOVERY_KEY);
-    let recovery = client.encryption().recovery();
-    if settings.recovery_key_file.is_some() || path.exists() || recovery.state() != RecoveryState::Disabled {
+    let mark = settings.state_dir.join(BEGUN);
+    if settings.recovery_key_file.is_some() || is_saved(&path) {
         return;
     }
-    // The file is there before the key is, so that a key never exists without a place to write it.
-    let mut file = match files::create_once(&path) {
-        Ok(file) => file,
+    let recovery = client.encryption().recovery();
+    let begun_before = mark.exists() || path.exists();
+    let anew = match recovery.state() {
+        RecoveryState::Disabled => true,
+        RecoveryState::Enabled if begun_before => false,
+        _ => return,
+    };
+    if let Err(error) = files::replace(&mark, b"", true) {
+        return warn!(%error, file = %path.display(), "no recovery, its key could not be written");
+    }
+    let made = if anew { recovery.enable().await } else { recovery.reset_key().await };
+    let key = match made {
+        Ok(key) => key,
         Err(error) => {
-            return warn!(%error, file = %path.display(), "no recovery, its key could not be written");
+            if recovery.state() == RecoveryState::Disabled {
+                let _ = std::fs::remove_file(&mark);
+            }
+            return warn!(
+                cause = innermost(&error),
+                "recovery is not enabled, it is tried again at the next start"
+            );
         }
     };
-    match recovery.enable().await {
-        Ok(key) => match writeln!(file, "{key}").and_then(|()| file.sync_all()) {
-            Ok(()) => {
-                info!(file = %path.display(), "cross-signing set up, keep the recovery key in a safe place")
-            }
-            Err(error) => warn!(%error, file = %path.display(), "the recovery key could not be written"),
-        },
-        Err(error) => {
-            warn!(cause = innermost(&error), "recovery is not enabled, it is tried again at the next start");
-            let _ = std::fs::remove_file(&path);
+    match files::replace(&path, format!("{key}\n").as_bytes(), true) {
+        Ok(()) => {
+            let _ = std::fs::remove_file(&mark);
+            info!(file = %path.display(), "cross-signing set up, keep the recovery key in a safe place");
         }
+        Err(error) => warn!(
+            %error,
+            file = %path.display(),
+            "the recovery key could not be written, another is made at the next start"
+        ),
     }
+}
+
+/// The file is there and holds something.
+fn is_saved(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.len() > 0)
 }
