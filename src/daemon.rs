@@ -36,6 +36,7 @@ use crate::recording::{RecordingError, RecordingPath};
 use crate::service::Notifier;
 use crate::settings::Settings;
 use crate::shutdown::StopCause;
+use crate::telemetry::Redactor;
 use crate::web::{self, WebError, WebSettings};
 
 /// How long calls may take to end in order when the daemon stops.
@@ -101,6 +102,7 @@ impl DaemonError {
 /// process and not to wait for them.
 pub async fn run(
     settings: Settings,
+    redactor: Redactor,
     stop: impl Future<Output = StopCause>,
     environment: &[(String, String)],
 ) -> Result<(), DaemonError> {
@@ -109,7 +111,7 @@ pub async fn run(
     // A repair or a login that takes long can be stopped as well; nothing is recorded yet.
     let running = tokio::select! {
         cause = &mut stop => return ended(cause),
-        running = Box::pin(Running::start(&settings)) => running?,
+        running = Box::pin(Running::start(&settings, redactor)) => running?,
     };
     let (board, clock) = (Arc::clone(&running.path.board), Arc::clone(&running.path.clock));
     let watchdog = notifier.watch(board, clock).map_err(DaemonError::Service)?;
@@ -148,14 +150,14 @@ struct Running {
 }
 
 impl Running {
-    async fn start(settings: &Settings) -> Result<Self, DaemonError> {
+    async fn start(settings: &Settings, redactor: Redactor) -> Result<Self, DaemonError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let board = Board::new();
         let directory = settings.recordings.directory.clone();
         let lock = disk::take_folder(&directory)?;
         let page = web::serve(WebSettings::from_settings(settings)?, Arc::clone(&board), Arc::clone(&clock))?;
         tracing::info!(address = %page.address, "status page");
-        let account_settings = account_settings(settings)?;
+        let account_settings = account_settings(settings, redactor)?;
         let rooms = RoomFile::open(&account_settings.state_dir)?;
         let left = recover(&directory, &clock, &board, running_sessions(&rooms.1)).await;
         let reserve = settings.recordings.reserve.0;
@@ -413,7 +415,7 @@ fn greetings(settings: &Settings) -> Greetings {
     Greetings { two: said(&two, &more), more: said(&more, &two) }
 }
 
-fn account_settings(settings: &Settings) -> Result<AccountSettings, DaemonError> {
+fn account_settings(settings: &Settings, redactor: Redactor) -> Result<AccountSettings, DaemonError> {
     let matrix = &settings.matrix;
     let patterns: Vec<_> = matrix.allow.iter().map(ToString::to_string).collect();
     let allow = AllowList::parse(&patterns).map_err(|faults| {
@@ -431,6 +433,7 @@ fn account_settings(settings: &Settings) -> Result<AccountSettings, DaemonError>
         allow,
         called: settings.group.name.clone(),
         device_name: "Call recorder".to_owned(),
+        redactor,
     })
 }
 

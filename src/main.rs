@@ -102,7 +102,7 @@ fn run(config: Option<&std::path::Path>) -> u8 {
     let system = system();
     let ended = system.block_on(async {
         match shutdown::Signals::hear() {
-            Ok(signals) => daemon::run(settings, signals.asked_to_stop(), &environment_all()).await,
+            Ok(signals) => daemon::run(settings, redactor, signals.asked_to_stop(), &environment_all()).await,
             Err(error) => Err(daemon::DaemonError::Fault(format!("signals cannot be heard: {error}"))),
         }
     });

@@ -5,6 +5,7 @@
 //! drops any line that holds a mark of a secret and blanks out the secrets that [`Redactor::keep_out`] was
 //! told.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -48,8 +49,10 @@ const TOKENS: [&str; 6] = ["syt_", "syr_", "mat_", "mar_", "mct_", "mcr_"];
 pub const REDACTED: &str = "[redacted]";
 /// Longest line that is written; the rest of a longer one is cut.
 pub const LINE: usize = 16 * 1024;
-/// Secrets kept out; there are five secret files and a few rotated tokens, and the oldest go first.
-const SECRETS: usize = 64;
+/// Secrets kept out for good; there are five secret files and a recovery key.
+const SECRETS: usize = 32;
+/// Tokens kept out, the newest: they are replaced every few minutes, two at a time.
+const TOKENS_KEPT: usize = 32;
 /// A shorter "secret" would blank out ordinary words.
 const SHORTEST_SECRET: usize = 6;
 
@@ -68,25 +71,45 @@ pub struct Redactor {
 }
 
 #[derive(Default)]
-struct Secrets(Vec<String>);
+struct Secrets {
+    lasting: VecDeque<String>,
+    tokens: VecDeque<String>,
+}
 
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} secrets", self.0.len())
+        write!(f, "{} secrets", self.all().count())
+    }
+}
+
+impl Secrets {
+    fn all(&self) -> impl Iterator<Item = &String> {
+        self.lasting.iter().chain(&self.tokens)
+    }
+}
+
+/// The oldest go first.
+fn remember(secrets: &mut VecDeque<String>, secret: &str, most: usize) {
+    let secret = secret.trim();
+    if secret.len() >= SHORTEST_SECRET && !secrets.iter().any(|known| known == secret) {
+        if secrets.len() == most {
+            secrets.pop_front();
+        }
+        secrets.push_back(secret.to_owned());
     }
 }
 
 impl Redactor {
     /// From now on `secret` is blanked out wherever it would be written.
     pub fn keep_out(&self, secret: &str) {
-        let secret = secret.trim();
         let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
-        if secret.len() >= SHORTEST_SECRET && !secrets.0.iter().any(|known| known == secret) {
-            if secrets.0.len() == SECRETS {
-                secrets.0.remove(0);
-            }
-            secrets.0.push(secret.to_owned());
-        }
+        remember(&mut secrets.lasting, secret, SECRETS);
+    }
+
+    /// As [`Self::keep_out`], for a token that will be replaced; it pushes out older tokens only.
+    pub fn keep_out_token(&self, token: &str) {
+        let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
+        remember(&mut secrets.tokens, token, TOKENS_KEPT);
     }
 
     /// One event as it may be written: without secrets, on one line, of bounded length.
@@ -99,7 +122,7 @@ impl Redactor {
         // A line break out of remote text would forge a line.
         let mut line = event.trim_end_matches('\n').replace('\n', "\\n").replace('\r', "\\r");
         let mut cut = false;
-        for secret in &self.secrets.read().unwrap_or_else(PoisonError::into_inner).0 {
+        for secret in self.secrets.read().unwrap_or_else(PoisonError::into_inner).all() {
             if line.contains(secret) {
                 line = line.replace(secret, REDACTED);
             }
@@ -347,6 +370,20 @@ mod tests {
             tracing::warn!(target: "hyper", "GET /sync?access_token=syt_cmVj_AbCd_1234");
         });
         assert!(token.contains("GET /sync?[redacted]") && !token.contains("AbCd"), "{token}");
+    }
+
+    #[test]
+    fn tokens_that_are_replaced_push_out_no_password() {
+        let redactor = Redactor::default();
+        redactor.keep_out("correct horse battery");
+        for n in 0..1_000 {
+            redactor.keep_out_token(&format!("opaque-token-{n:04}"));
+        }
+        assert_eq!(redactor.clean("correct horse battery, opaque-token-0999"), "[redacted], [redacted]");
+        assert_eq!(
+            format!("{redactor:?}"),
+            "Redactor { secrets: RwLock { data: 33 secrets, poisoned: false, .. } }"
+        );
     }
 
     #[test]

@@ -213,6 +213,10 @@ async fn an_outage_of_the_homeserver_and_expiring_tokens_are_survived() {
     }
     assert_eq!(running.call().await, sent[1..]);
     assert_ne!(recorder.session()["access_token"], token, "the token was refreshed and saved");
+    for key in ["access_token", "refresh_token"] {
+        let refreshed = recorder.session()[key].as_str().unwrap().to_owned();
+        assert_eq!(recorder.settings.redactor.clean(&format!("x{refreshed}")), "x[redacted]");
+    }
     running.stop().await;
 
     let restarted = recorder.start().await;

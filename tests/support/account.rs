@@ -10,6 +10,7 @@ use matrix_call_recorder::adapters::matrix::{
     AccountError, AccountSettings, AccountState, AllowList, Delivery, Greeting, Greetings, MatrixAccount,
     RoomEvent,
 };
+use matrix_call_recorder::telemetry::Redactor;
 use matrix_sdk::config::SyncSettings;
 use matrix_sdk::reqwest;
 use matrix_sdk::ruma::api::client::room::create_room::v3::Request as CreateRoom;
@@ -107,6 +108,7 @@ impl Recorder {
             allow: AllowList::parse(&["@alice:localhost", "@alice2:localhost"]).expect("an allow-list"),
             called: String::new(),
             device_name: "Recorder".to_owned(),
+            redactor: Redactor::default(),
         };
         let clock = Arc::new(TestClock { started: Instant::now(), added: AtomicU64::new(0) });
         Self { folder, settings, board: Board::new(), clock }

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use super::allow::AllowList;
 use super::error::{AccountError, Fault, fault_of, fault_of_http, innermost};
 use super::files::{self, StoreLock};
+use crate::telemetry::Redactor;
 
 /// One attempt of one request; retries are ours, so that each caller has its own limit.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,6 +46,8 @@ pub struct AccountSettings {
     pub called: String,
     /// Name of a newly created device, as other users see it.
     pub device_name: String,
+    /// Keeps out of the log what the account comes to know.
+    pub redactor: Redactor,
 }
 
 /// A client with a session, not yet syncing.
@@ -81,13 +84,16 @@ pub(super) async fn log_in(settings: &AccountSettings) -> Result<LoggedIn, Accou
     let token = secret("matrix.access_token_file", &settings.access_token_file)?;
     let passphrase = secret("matrix.store_passphrase_file", &settings.store_passphrase_file)?;
     let session = load_session(&settings.state_dir)?;
+    if let Some(session) = &session {
+        keep_out(&settings.redactor, &session.tokens);
+    }
     let owner = load_owner(&settings.store)?;
     if session.is_none() && password.is_none() && token.is_none() {
         return Err(AccountError::NoCredentials);
     }
 
     let client = open(settings, &homeserver, passphrase.as_deref()).await?;
-    keep_refreshed_tokens(&client, &settings.state_dir);
+    keep_refreshed_tokens(&client, settings);
     let entry = Entry { settings, client: &client, homeserver: &homeserver, owner: owner.as_ref() };
     let fresh = session.is_none();
     match (session, &token, &password) {
@@ -254,6 +260,9 @@ impl Entry<'_> {
             }
             fault => self.opened(situation(self.homeserver, fault)),
         })?;
+        if let Some(tokens) = self.client.session_tokens() {
+            keep_out(&self.settings.redactor, &tokens);
+        }
         if let Some(owner) = self.owner {
             let http = self.client.http_client();
             let user = answer.user_id.as_str();
@@ -340,15 +349,28 @@ fn save_session(client: &Client, state_dir: &Path) -> std::io::Result<()> {
     files::replace(&session_path(state_dir), &serde_json::to_vec(&session)?, true)
 }
 
+fn keep_out(redactor: &Redactor, tokens: &SessionTokens) {
+    redactor.keep_out_token(&tokens.access_token);
+    if let Some(token) = &tokens.refresh_token {
+        redactor.keep_out_token(token);
+    }
+}
+
 /// A refreshed token is on disk before it is used, else a crash would end the session.
-fn keep_refreshed_tokens(client: &Client, state_dir: &Path) {
-    let (load_from, save_to) = (state_dir.to_owned(), state_dir.to_owned());
+fn keep_refreshed_tokens(client: &Client, settings: &AccountSettings) {
+    let (load_from, save_to) = (settings.state_dir.clone(), settings.state_dir.clone());
+    let redactor = settings.redactor.clone();
     let reload = move |_: Client| match load_session(&load_from) {
         Ok(Some(session)) => Ok(session.tokens),
         Ok(None) => Err("the session file is gone".into()),
         Err(error) => Err(error.into()),
     };
-    let save = move |client: Client| save_session(&client, &save_to).map_err(Into::into);
+    let save = move |client: Client| {
+        if let Some(tokens) = client.session_tokens() {
+            keep_out(&redactor, &tokens);
+        }
+        save_session(&client, &save_to).map_err(Into::into)
+    };
     if client.set_session_callbacks(Box::new(reload), Box::new(save)).is_err() {
         warn!("refreshed tokens cannot be saved");
     }

@@ -65,6 +65,7 @@ async fn recover(client: &Client, settings: &AccountSettings) {
         Ok(recovery_key) => recovery_key,
         Err(error) => return warn!(%error, "no recovery"),
     };
+    settings.redactor.keep_out(&recovery_key);
     match client.encryption().recovery().recover(recovery_key.trim()).await {
         Ok(()) => info!("cross-signing identity recovered"),
         Err(error) => warn!(
@@ -126,6 +127,7 @@ async fn enable_recovery(client: &Client, settings: &AccountSettings) {
             );
         }
     };
+    settings.redactor.keep_out(&key);
     match files::replace(&path, format!("{key}\n").as_bytes(), true) {
         Ok(()) => {
             let _ = std::fs::remove_file(&mark);
