@@ -225,6 +225,22 @@ async fn web_page(status: &'static str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_saved_session_of_another_account_is_refused() {
+    let url = &synapse().await.url;
+    let mut recorder = Recorder::new(url, "before").await;
+    recorder.start().await.stop().await;
+    // Its local part names the same account.
+    recorder.settings.user = "before".to_owned();
+    recorder.start().await.stop().await;
+    recorder.settings.user = "@after:localhost".to_owned();
+    let error = recorder.fails().await;
+    assert!(matches!(error, AccountError::SessionOfAnotherUser { .. }), "{error:?}");
+    assert_eq!(error.class(), ErrorClass::Authentication);
+    let text = error.to_string();
+    assert!(text.contains("@before:localhost") && text.contains("@after:localhost"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_and_a_store_that_do_not_belong_together_are_refused() {
     let url = &synapse().await.url;
     let mut recorder = Recorder::new(url, "mixed").await;

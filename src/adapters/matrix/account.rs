@@ -163,6 +163,13 @@ impl Entry<'_> {
     /// Goes on with the saved session. An unreachable homeserver is no obstacle, the sync loop waits for it.
     async fn restore(&self, mut session: MatrixSession, token: Option<&str>) -> Result<(), AccountError> {
         let device = session.meta.device_id.to_string();
+        if !is_user(session.meta.user_id.as_str(), &self.settings.user) {
+            return Err(AccountError::SessionOfAnotherUser {
+                expected: self.settings.user.clone(),
+                actual: session.meta.user_id.to_string(),
+                session: self.session_path(),
+            });
+        }
         match self.owner {
             None => {
                 let (session, store) = (self.session_path(), self.settings.store.clone());
@@ -209,8 +216,7 @@ impl Entry<'_> {
         let http = self.client.http_client();
         let found = whoami(http, self.homeserver, token).await?;
         let expected = &self.settings.user;
-        let local_part = found.user_id.trim_start_matches('@').split(':').next().unwrap_or_default();
-        if found.user_id != *expected && local_part != expected.trim_start_matches('@') {
+        if !is_user(&found.user_id, expected) {
             return Err(AccountError::TokenOfAnotherUser {
                 expected: expected.clone(),
                 actual: found.user_id,
@@ -315,6 +321,12 @@ impl Entry<'_> {
         save_session(self.client, &self.settings.state_dir)
             .map_err(|source| AccountError::StateUnwritable { path: self.session_path(), source })
     }
+}
+
+/// Whether `matrix.user`, a user id or its local part, names this user.
+fn is_user(user_id: &str, setting: &str) -> bool {
+    let local_part = user_id.trim_start_matches('@').split(':').next().unwrap_or_default();
+    user_id == setting || local_part == setting.trim_start_matches('@')
 }
 
 fn session_path(state_dir: &Path) -> PathBuf {

@@ -51,6 +51,11 @@ pub enum AccountError {
     #[error("the access token belongs to {actual}, matrix.user says {expected}; make them agree")]
     TokenOfAnotherUser { expected: String, actual: String },
     #[error(
+        "the saved session {session} belongs to {actual}, matrix.user says {expected}; make them agree, or set matrix.store \
+         to an empty folder to log in as {expected}"
+    )]
+    SessionOfAnotherUser { expected: String, actual: String, session: PathBuf },
+    #[error(
         "the access token belongs to no device, so it cannot be used with encryption; create one by a login"
     )]
     TokenWithoutDevice,
@@ -116,6 +121,7 @@ impl AccountError {
             | Self::TokenRejected
             | Self::TokenRevoked { .. }
             | Self::TokenOfAnotherUser { .. }
+            | Self::SessionOfAnotherUser { .. }
             | Self::TokenWithoutDevice
             | Self::DeviceHasKeys { .. }
             | Self::Refused { .. } => ErrorClass::Authentication,
