@@ -254,8 +254,12 @@ impl Tree {
             Arc::clone(&path.clock),
         ));
         if !left.is_empty() {
-            actix::spawn(legacy_call::say_farewell(account.clone(), live_calls, left.to_vec()));
+            let clock = Arc::clone(&path.clock);
+            let farewell =
+                legacy_call::say_farewell(account.clone(), live_calls.clone(), left.to_vec(), clock);
+            actix::spawn(farewell);
         }
+        actix::spawn(live_calls.keep_seen(Arc::clone(&path.clock)));
         Self { shared, slot }
     }
 

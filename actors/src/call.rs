@@ -403,6 +403,7 @@ impl CallShared {
             call_id: self.call_id.clone(),
             caller: caller.to_owned(),
             version,
+            seen_utc_micros: self.world.clock.utc_micros(),
         };
         self.world.live_calls.add(call).await;
     }

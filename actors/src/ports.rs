@@ -388,6 +388,9 @@ pub struct LiveCall {
     pub caller: String,
     /// 0 or 1.
     pub version: u8,
+    /// When it was last known to be live, UTC microseconds; 0 if nobody knows.
+    #[serde(default)]
+    pub seen_utc_micros: i64,
 }
 
 /// The list of live calls. Small and synchronous; called off the actors' thread.

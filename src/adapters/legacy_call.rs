@@ -1,11 +1,12 @@
 //! 1:1 calls between the Matrix account and the tree: events in, signals out, farewells after a restart.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use recorder_actors::ports::{
-    LiveCall, LiveCalls as _, Relation, RoomFacts, Signalling, SignallingError, TurnServer, Urgency,
+    Clock, LiveCall, LiveCalls as _, Relation, RoomFacts, Signalling, SignallingError, TurnServer, Urgency,
 };
 use recorder_core::call::{Announcement, Version, hangup_for, recording_interrupted};
 use serde_json::Value;
@@ -15,6 +16,8 @@ use super::matrix::{MatrixAccount, SendError};
 
 /// How long a farewell may be tried.
 const FAREWELL: Duration = Duration::from_secs(60);
+/// A call that was last seen longer ago is hung up in silence: nobody waits for word of it any more.
+const REMEMBERED: Duration = Duration::from_secs(120);
 
 /// The account as the tree's signalling port.
 #[derive(Clone)]
@@ -83,12 +86,18 @@ impl Signalling for MatrixSignalling {
 
 /// Hangs up the calls that an earlier process had answered, as soon as the account has synced, and tells the rooms.
 /// Their keys died with that process, so nothing else can be done for them.
-pub async fn say_farewell(account: MatrixAccount, live_calls: LiveCallFile, left: Vec<LiveCall>) {
+pub async fn say_farewell(
+    account: MatrixAccount,
+    live_calls: LiveCallFile,
+    left: Vec<LiveCall>,
+    clock: Arc<dyn Clock>,
+) {
     let mut state = account.state();
     if state.wait_for(|state| state.first_sync_done).await.is_err() {
         return;
     }
     let device = account.device_id();
+    let longest_ago = clock.utc_micros() - REMEMBERED.as_micros() as i64;
     let farewells = left.into_iter().map(|call| {
         let (account, device, live_calls) = (account.clone(), device.clone(), live_calls.clone());
         async move {
@@ -110,6 +119,9 @@ pub async fn say_farewell(account: MatrixAccount, live_calls: LiveCallFile, left
             }
             live_calls.remove(call.room.clone(), call.call_id.clone()).await;
             tracing::info!(room = %call.room, "a call cut off by a restart was hung up");
+            if call.seen_utc_micros < longest_ago {
+                return;
+            }
             let told = recording_interrupted(Some(&call.caller));
             if let Err(error) = account.say(&call.room, &told, &Relation::None, FAREWELL).await {
                 tracing::warn!(room = %call.room, %error, "the room could not be told of a restart");

@@ -1,18 +1,30 @@
 //! Calls that are answered and not yet ended, on disk, so that the next process can hang them up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use recorder_actors::ports::{LiveCall, LiveCalls};
+use recorder_actors::ports::{Clock, LiveCall, LiveCalls};
 
 use super::matrix::files;
 
-type Calls = BTreeMap<(String, String), LiveCall>;
+/// How often calls that run are noted as seen.
+const SEEN_EVERY: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Default)]
+struct Calls {
+    all: BTreeMap<Name, LiveCall>,
+    /// Those of this process.
+    ours: BTreeSet<Name>,
+}
+
+/// Room and call id.
+type Name = (String, String);
 
 /// `live-calls.json` in the state directory.
 #[derive(Clone, Debug)]
@@ -28,9 +40,31 @@ impl LiveCallFile {
         let path = state_directory.join("live-calls.json");
         let left: Vec<LiveCall> =
             fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        let calls =
-            left.iter().map(|call| ((call.room.clone(), call.call_id.clone()), call.clone())).collect();
-        (Self { path, calls: Arc::new(Mutex::new(calls)) }, left)
+        let all = left.iter().map(|call| (name(call), call.clone())).collect();
+        (Self { path, calls: Arc::new(Mutex::new(Calls { all, ..Calls::default() })) }, left)
+    }
+
+    /// Notes for as long as it runs that calls of this process are still there, so that the next one can tell a call that was
+    /// cut off from one that nobody remembers.
+    pub async fn keep_seen(self, clock: Arc<dyn Clock>) {
+        loop {
+            tokio::time::sleep(SEEN_EVERY).await;
+            self.note_seen(clock.utc_micros()).await;
+        }
+    }
+
+    async fn note_seen(&self, utc_micros: i64) {
+        if self.calls.lock().unwrap_or_else(PoisonError::into_inner).ours.is_empty() {
+            return;
+        }
+        self.change(move |calls| {
+            for name in &calls.ours {
+                if let Some(call) = calls.all.get_mut(name) {
+                    call.seen_utc_micros = utc_micros;
+                }
+            }
+        })
+        .await;
     }
 
     fn change(&self, change: impl FnOnce(&mut Calls) + Send + 'static) -> BoxFuture<'static, ()> {
@@ -40,7 +74,7 @@ impl LiveCallFile {
                 // Written under the lock, so that the file always holds the newest list.
                 let mut calls = this.calls.lock().unwrap_or_else(PoisonError::into_inner);
                 change(&mut calls);
-                let list: Vec<_> = calls.values().cloned().collect();
+                let list: Vec<_> = calls.all.values().cloned().collect();
                 let bytes = serde_json::to_vec(&list).map_err(io::Error::other)?;
                 files::replace(&this.path, &bytes, true)
             })
@@ -53,16 +87,23 @@ impl LiveCallFile {
     }
 }
 
+fn name(call: &LiveCall) -> Name {
+    (call.room.clone(), call.call_id.clone())
+}
+
 impl LiveCalls for LiveCallFile {
     fn add(&self, call: LiveCall) -> BoxFuture<'static, ()> {
         self.change(move |calls| {
-            calls.insert((call.room.clone(), call.call_id.clone()), call);
+            calls.ours.insert(name(&call));
+            calls.all.insert(name(&call), call);
         })
     }
 
     fn remove(&self, room: String, call_id: String) -> BoxFuture<'static, ()> {
         self.change(move |calls| {
-            calls.remove(&(room, call_id));
+            let name = (room, call_id);
+            calls.ours.remove(&name);
+            calls.all.remove(&name);
         })
     }
 }
@@ -79,6 +120,7 @@ mod tests {
             call_id: id.into(),
             caller: "@ada:hs".into(),
             version: 1,
+            seen_utc_micros: 7,
         };
         let (first, left) = LiveCallFile::open(folder.path());
         assert!(left.is_empty());
@@ -92,6 +134,31 @@ mod tests {
         assert_eq!(left, [call("b"), call("c")], "b has not been hung up yet");
         third.remove("!r:hs".into(), "b".into()).await;
         assert_eq!(LiveCallFile::open(folder.path()).1, [call("c")]);
+    }
+
+    #[tokio::test]
+    async fn only_calls_of_this_process_are_seen_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let call = |id: &str, seen_utc_micros| LiveCall {
+            room: "!r:hs".into(),
+            call_id: id.into(),
+            caller: "@ada:hs".into(),
+            version: 1,
+            seen_utc_micros,
+        };
+        LiveCallFile::open(folder.path()).0.add(call("left", 1)).await;
+        let (ours, _) = LiveCallFile::open(folder.path());
+        ours.add(call("new", 2)).await;
+        ours.note_seen(9).await;
+        assert_eq!(LiveCallFile::open(folder.path()).1, [call("left", 1), call("new", 9)]);
+    }
+
+    #[test]
+    fn a_list_of_an_earlier_version_has_calls_that_nobody_saw() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = r#"[{"room":"!r:hs","call_id":"c","caller":"@ada:hs","version":1}]"#;
+        fs::write(folder.path().join("live-calls.json"), list).unwrap();
+        assert_eq!(LiveCallFile::open(folder.path()).1[0].seen_utc_micros, 0);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod holding_proxy;
 mod synapse;
 
 mod deliveries;
+mod farewells;
 mod invites;
 mod limits;
 mod logins;
