@@ -99,8 +99,8 @@ pub enum DiskError {
     )]
     Locked { path: PathBuf },
     #[error(
-        "the disk of the recordings folder {path} cannot be used now: {source}; free space on it, check it, or set \
-         recordings.directory"
+        "the disk of the recordings folder {path} cannot be used now: {source}; free space on it, check it, let the \
+         service write there (ReadWritePaths= in its unit), or set recordings.directory"
     )]
     Unavailable { path: PathBuf, source: io::Error },
 }
@@ -112,7 +112,7 @@ fn is_full(error: &io::Error) -> bool {
 
 /// The disk's fault, which may pass, as opposed to a folder that was never ours to write: it is full, fails, is
 /// mounted read-only (as file systems are after an error), or its server lost it.
-fn may_pass(error: &io::Error) -> bool {
+pub(crate) fn may_pass(error: &io::Error) -> bool {
     is_full(error)
         || matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StaleNetworkFileHandle)
         || error.raw_os_error() == Some(nix::libc::EIO)

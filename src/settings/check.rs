@@ -1,11 +1,13 @@
 //! What keys need of each other, of files and of folders.
 
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{Fault, Settings};
+use crate::adapters::disk::may_pass;
 
 /// Shortest token of the page that is accepted, bytes: 16 random hex digits and more.
 const TOKEN_LENGTH: usize = 16;
@@ -100,12 +102,16 @@ pub(super) fn files(settings: &Settings) -> Vec<Fault> {
             ),
         }
     }
-    for (key, path) in
-        [("matrix.store", &settings.matrix.store), ("recordings.directory", &settings.recordings.directory)]
-    {
-        if let Some((problem, advice)) = folder_fault(path) {
-            faults.push(Fault::new(key, problem, advice).with_value(path.display()));
-        }
+    let told = |key: &str, path: &Path, fault: FolderFault| {
+        Fault::new(key, fault.problem, fault.advice).with_value(path.display())
+    };
+    if let Some(fault) = folder_fault(&settings.matrix.store) {
+        faults.push(told("matrix.store", &settings.matrix.store, fault));
+    }
+    // A disk that fails may be back at the next start, and whoever takes the folder says so.
+    let recordings = &settings.recordings.directory;
+    if let Some(fault) = folder_fault(recordings).filter(|fault| !fault.may_pass()) {
+        faults.push(told("recordings.directory", recordings, fault));
     }
     faults
 }
@@ -150,6 +156,14 @@ pub(super) fn warnings(settings: &Settings) -> Vec<Fault> {
             .with_value(0),
         );
     }
+    let recordings = &settings.recordings.directory;
+    if let Some(fault) = folder_fault(recordings).filter(FolderFault::may_pass) {
+        let cause = fault.cause.map(|cause| cause.to_string()).unwrap_or_default();
+        let problem = format!("{} now ({cause})", fault.problem);
+        warnings.push(
+            Fault::new("recordings.directory", problem, "check the disk").with_value(recordings.display()),
+        );
+    }
     warnings
 }
 
@@ -167,35 +181,95 @@ fn secret_files(settings: &Settings) -> Vec<(&'static str, &PathBuf)> {
 }
 
 /// Why `path` cannot be a folder that we write in; `None` if it can, or can be made.
-fn folder_fault(path: &Path) -> Option<(String, &'static str)> {
+fn folder_fault(path: &Path) -> Option<FolderFault> {
+    let fault =
+        |problem: String, advice, cause: Option<io::Error>| Some(FolderFault { problem, advice, cause });
     match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_dir() => Some(("not a folder".into(), "name a folder")),
-        Ok(_) if writable(path) => None,
-        Ok(_) => Some((
-            "the folder cannot be written".into(),
-            "give it to the recorder's user, and check that the file system is not read-only",
-        )),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Ok(metadata) if !metadata.is_dir() => fault("not a folder".into(), "name a folder", None),
+        Ok(_) => {
+            let refused = writable(path).err()?;
+            fault(
+                "the folder cannot be written".into(),
+                "give it to the recorder's user, and check that the file system is not read-only",
+                Some(refused),
+            )
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = path.ancestors().skip(1).find(|parent| parent.exists());
+            let parent = parent.or(path.is_relative().then_some(Path::new(".")));
+            let advice = "make it and give it to the recorder's user";
             match parent {
-                Some(parent) if parent.is_dir() && writable(parent) => None,
-                _ if path.is_relative() && writable(Path::new(".")) => None,
-                Some(parent) => Some((
-                    format!("does not exist and cannot be made in {}", parent.display()),
-                    "make it and give it to the recorder's user",
-                )),
-                None => Some(("does not exist".into(), "make it and give it to the recorder's user")),
+                Some(parent) if parent.is_dir() => {
+                    let refused = writable(parent).err()?;
+                    let problem = format!("does not exist and cannot be made in {}", parent.display());
+                    fault(problem, advice, Some(refused))
+                }
+                Some(parent) => {
+                    fault(format!("does not exist and cannot be made in {}", parent.display()), advice, None)
+                }
+                None => fault("does not exist".into(), advice, None),
             }
         }
         Err(error) => {
-            Some((format!("cannot be looked at ({error})"), "check the rights of the folders above it"))
+            let problem = format!("cannot be looked at ({error})");
+            fault(problem, "check the rights of the folders above it", Some(error))
         }
     }
 }
 
+struct FolderFault {
+    problem: String,
+    advice: &'static str,
+    /// What the system said.
+    cause: Option<io::Error>,
+}
+
+impl FolderFault {
+    /// The disk's fault and not the settings': starting again may help.
+    fn may_pass(&self) -> bool {
+        self.cause.as_ref().is_some_and(may_pass)
+    }
+}
+
 /// `access(2)` with the rights this process has, a read-only file system included.
-fn writable(path: &Path) -> bool {
-    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
+fn writable(path: &Path) -> io::Result<()> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: the pointer is to a string that ends in NUL and outlives the call.
-    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::W_OK | libc::X_OK, libc::AT_EACCESS) == 0 }
+    let answer =
+        unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::W_OK | libc::X_OK, libc::AT_EACCESS) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_disk_is_no_fault_of_the_settings() {
+        let fault = |code| FolderFault {
+            problem: String::new(),
+            advice: "",
+            cause: Some(io::Error::from_raw_os_error(code)),
+        };
+        for code in [libc::EROFS, libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::ESTALE] {
+            assert!(fault(code).may_pass(), "{code}");
+        }
+        for code in [libc::EACCES, libc::EPERM, libc::ENOTDIR, libc::ELOOP] {
+            assert!(!fault(code).may_pass(), "{code}");
+        }
+        assert!(!FolderFault { cause: None, ..fault(0) }.may_pass());
+    }
+
+    #[test]
+    fn folders_that_can_never_be_written_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        for (path, part) in [(file.clone(), "not a folder"), (file.join("below"), "looked at")] {
+            let fault = folder_fault(&path).expect("a fault");
+            assert!(fault.problem.contains(part) && !fault.may_pass(), "{}", fault.problem);
+        }
+        assert!(folder_fault(&folder.path().join("can/be/made")).is_none());
+        assert!(folder_fault(folder.path()).is_none());
+    }
 }

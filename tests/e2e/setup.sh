@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# Installs what the real-world tests need and is missing: browsers, media tools, a homeserver, the callers' libraries.
-# Quick when all is there. Needs Node.js 20, Python 3.11 and, for what is missing, apt.
+# Installs what building and the real-world tests need and is missing: a C compiler, browsers, media tools, a homeserver, the
+# callers' libraries. Quick when all is there. Needs Rust, Node.js 20, Python 3.11 and, for what is missing, apt.
 set -euo pipefail
 cd "$(dirname "$0")"
 root="$(cd ../.. && pwd)"
 
 declare -A package_of=(
   [chromium]=chromium [firefox-esr]=firefox-esr [ffmpeg]=ffmpeg [ffprobe]=ffmpeg
-  [promtool]=prometheus [turnserver]=coturn [mkvmerge]=mkvtoolnix
+  [promtool]=prometheus [turnserver]=coturn [mkvmerge]=mkvtoolnix [systemd-analyze]=systemd
+  [cc]=build-essential [cmake]=cmake
 )
 missing=()
 for command in "${!package_of[@]}"; do
   command -v "$command" >/dev/null || missing+=("${package_of[$command]}")
 done
+# Debian keeps a part of Python's venv module in a package of its own.
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 if ((${#missing[@]})); then
   mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
   as_root=()
