@@ -216,6 +216,8 @@ counters! {
         calls_refused_opted_out,
         /// Invites refused because there was no space on the disk.
         calls_refused_disk_full,
+        /// Invites left alone because they named nobody in a room of more than two.
+        calls_refused_misplaced,
         /// Invites refused because their offer could not be used.
         calls_refused_bad_offer,
         /// Calls that ended.

@@ -47,6 +47,8 @@ pub struct Delivery {
     pub allowed: bool,
     /// The sender is not known to have left the room, or to have been banned.
     pub joined: bool,
+    /// How many have joined the room, with calls' invites where it is known.
+    pub members: Option<u64>,
     /// When its homeserver took it, UTC milliseconds.
     pub origin_ts_ms: i64,
     /// The room's power levels, with what may be a command and with every change of them.
@@ -243,14 +245,14 @@ impl SupervisorActor {
     }
 
     fn event(&self, delivery: Delivery) {
-        let Delivery { event, state_key, allowed, joined, origin_ts_ms, powers } = delivery;
+        let Delivery { event, state_key, allowed, joined, members, origin_ts_ms, powers } = delivery;
         let board = &self.shared.world.board;
         if is_call_event(&event.event_type) {
             match CallSignal::parse(&event) {
                 Ok(signal) => {
                     Totals::count(&board.totals.signals_handled);
                     let now = self.shared.world.clock.now();
-                    let actions = lock(&self.shared.desk).signal(signal, allowed, now);
+                    let actions = lock(&self.shared.desk).signal(signal, allowed, members, now);
                     self.perform(actions);
                 }
                 Err(error) => {
@@ -344,6 +346,7 @@ impl SupervisorActor {
                         place.shared.tell(CallInput::Signal(signal));
                     }
                 }
+                DeskAction::Misplaced { invite } => self.misplaced(&invite),
                 DeskAction::Refuse { invite, why, tell } => self.refuse(&invite, why, tell),
                 DeskAction::Ignore { event_id, why } => {
                     tracing::debug!(%event_id, ?why, "a call event is ignored");

@@ -76,8 +76,13 @@ async fn to_tree(
     let by_person = matches!(event.event_type.as_str(), "m.room.message" | "m.reaction");
     let late = event.age(clock.now()) > LATE;
     let left = by_person && account.has_left(&event.room_id, &event.sender, late).await;
+    let members = match event.event_type.as_str() {
+        "m.call.invite" => account.joined_members(&event.room_id),
+        _ => None,
+    };
     supervisor::Delivery {
         joined: !left,
+        members,
         allowed,
         origin_ts_ms: event.origin_server_ts,
         powers,

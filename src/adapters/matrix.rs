@@ -313,6 +313,12 @@ impl MatrixAccount {
         Some(RoomDescription { name, encrypted, joined_members: room.joined_members_count() })
     }
 
+    /// How many have joined a room, as the last sync says; `None` as long as none has.
+    pub fn joined_members(&self, room_id: &str) -> Option<u64> {
+        let members = self.room(room_id).ok()?.joined_members_count();
+        (members > 0).then_some(members)
+    }
+
     /// The name a user has in a room, if they chose one. Remote text.
     pub async fn member_name(&self, room_id: &str, user_id: &str) -> Option<String> {
         let room = self.room(room_id).ok()?;

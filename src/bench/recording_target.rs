@@ -196,6 +196,7 @@ impl RecordingTarget {
             state_key: None,
             allowed: true,
             joined: true,
+            members: None,
             origin_ts_ms: 0,
             powers: None,
         }];

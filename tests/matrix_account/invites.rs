@@ -48,6 +48,28 @@ async fn invites_are_accepted_from_the_allow_list_only_pending_ones_included() {
     running.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn how_many_have_joined_a_room_is_known_without_asking() {
+    let url = &synapse().await.url;
+    let mut recorder = Recorder::new(url, "counting").await;
+    let alice = recorder.ally("alice-counting").await;
+    let running = recorder.start().await;
+    let room = running.together(&alice, false).await;
+    let id = room.room_id().as_str();
+    let joined = async |members| {
+        alice.until(async |_| (running.account.joined_members(id) == Some(members)).then_some(())).await;
+    };
+    joined(2).await;
+    let bob = Person::new(url, "bob-counting").await;
+    let user = bob.client.user_id().unwrap();
+    room.invite_user_by_id(user).await.unwrap();
+    bob.sync().await;
+    bob.client.join_room_by_id(room.room_id()).await.unwrap();
+    joined(3).await;
+    assert_eq!(running.account.joined_members("!nowhere:localhost"), None);
+    running.stop().await;
+}
+
 /// The greeting in a room, decrypted.
 async fn greeting(room: &matrix_sdk::Room) -> Option<serde_json::Value> {
     let page = room.messages(matrix_sdk::room::MessagesOptions::backward()).await.ok()?;

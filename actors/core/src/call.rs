@@ -14,8 +14,8 @@ pub(crate) use compose::Envelope;
 pub(crate) use signal::identifier;
 
 pub use announce::{
-    Announcement, Saved, Shortfall, Space, greeting, no_space, recording_begun, recording_interrupted,
-    recording_saved, space_changed,
+    Announcement, Saved, Shortfall, Space, call_misplaced, greeting, no_space, recording_begun,
+    recording_interrupted, recording_saved, space_changed,
 };
 pub use compose::{Outgoing, Urgency, hangup_for};
 pub use desk::{CallDesk, DeskAction, DeskSettings, IgnoreReason, Refusal};

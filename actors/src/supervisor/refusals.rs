@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use recorder_core::call::{Announcement, CallSignal, OneToOne, Refusal, no_space};
+use recorder_core::call::{Announcement, CallSignal, OneToOne, Refusal, call_misplaced, no_space};
 use recorder_core::time::BootTime;
 use tokio::sync::Semaphore;
 
@@ -26,6 +26,8 @@ const SAY_PATIENCE: Duration = Duration::from_secs(60);
 const BUSY_LOGGED: Duration = Duration::from_secs(60);
 /// That the disk is full is said once in this time in one room.
 const SPACE_TOLD: Duration = Duration::from_secs(600);
+/// Where to call is said once in this time in one room.
+const PLACE_TOLD: Duration = Duration::from_secs(3_600);
 
 pub(super) struct Refusals {
     /// Senders who are not allowed and stand in the log.
@@ -33,6 +35,8 @@ pub(super) struct Refusals {
     busy: Mutex<Busy>,
     /// Rooms that were told that the disk is full.
     no_space: Mutex<Seldom>,
+    /// Rooms that were told where to call.
+    misplaced: Mutex<Seldom>,
     /// Rejections under way; beyond the bound an invite is refused in silence, and counted.
     turns: Arc<Semaphore>,
 }
@@ -48,7 +52,8 @@ impl Default for Refusals {
     fn default() -> Self {
         let turns = Arc::new(Semaphore::new(MOST_REJECTIONS));
         let no_space = Mutex::new(Seldom::new(SPACE_TOLD));
-        Self { named: Mutex::default(), busy: Mutex::default(), no_space, turns }
+        let misplaced = Mutex::new(Seldom::new(PLACE_TOLD));
+        Self { named: Mutex::default(), busy: Mutex::default(), no_space, misplaced, turns }
     }
 }
 
@@ -104,6 +109,19 @@ impl SupervisorActor {
         tracing::info!(room = %invite.room, "a call was rejected because its sender has opted out there");
         if let Some(room) = self.room_or_new(&invite.room) {
             room.call_rejected(&invite.sender);
+        }
+    }
+
+    pub(super) fn misplaced(&self, invite: &CallSignal) {
+        let world = &self.shared.world;
+        Totals::count(&world.board.totals.calls_refused_misplaced);
+        if lock(&self.shared.refusals.misplaced).take(&invite.room, world.clock.now()) {
+            tracing::info!(
+                caller = %invite.sender,
+                room = %invite.room,
+                "a call was left alone: it names nobody, and its room has more than two people"
+            );
+            self.say(&invite.room, call_misplaced());
         }
     }
 

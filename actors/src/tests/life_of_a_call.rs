@@ -68,6 +68,25 @@ fn who_is_not_allowed_and_calls_again_and_again_is_counted_and_told_a_few_times_
 }
 
 #[test]
+fn a_call_that_names_nobody_among_three_is_left_alone_and_the_room_told_once_how_to_call() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        *tree.members.lock().unwrap() = Some(3);
+        for n in 0..3 {
+            let offer = json!({"offer": {"type": "offer", "sdp": "v=0"}, "call_id": format!("x{n}")});
+            tree.event("m.call.invite", CALLER, offer).await;
+        }
+        until("the word", || tree.signalling.count("m.room.message") == 1).await;
+        assert_eq!(tree.signalling.types(), ["m.room.message"], "no answer and no rejection");
+        assert_eq!(tree.board.totals.calls_refused_misplaced.load(Relaxed), 3);
+        let offer =
+            json!({"offer": {"type": "offer", "sdp": "v=0"}, "call_id": "named", "invitee": "@bot:hs"});
+        tree.event("m.call.invite", CALLER, offer).await;
+        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
+    });
+}
+
+#[test]
 fn an_offer_that_is_no_offer_is_rejected_and_leaves_nothing() {
     on_paused_time(async {
         let tree = Tree::start();

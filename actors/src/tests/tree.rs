@@ -51,6 +51,8 @@ pub struct Tree {
     pub sessions: FakeSessions,
     pub live_calls: Arc<FakeLiveCalls>,
     pub disk: watch::Sender<DiskLevel>,
+    /// How many have joined the room, if that is known.
+    pub members: Mutex<Option<u64>>,
     pub shared: Arc<SupervisorShared>,
     pub slot: Arc<Slot<SupervisorActor>>,
     /// What the rooms say who may do.
@@ -121,6 +123,7 @@ impl Tree {
             sessions,
             live_calls,
             disk,
+            members: Mutex::default(),
             shared,
             slot,
             powers: Mutex::new(RoomPowers { default: 50, own: 50, call_member: 50, ..RoomPowers::default() }),
@@ -249,6 +252,7 @@ impl Tree {
             state_key: state_key.map(str::to_owned),
             allowed: sender == CALLER,
             joined: !self.gone.load(Ordering::Relaxed),
+            members: *self.members.lock().unwrap(),
             origin_ts_ms: self.clock.utc_micros() / 1_000,
             powers: Some(self.powers.lock().unwrap().clone()),
         }

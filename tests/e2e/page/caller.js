@@ -131,8 +131,10 @@ window.caller = {
     }
   },
 
-  async placeCall(roomId, { audio = true, video = true } = {}) {
+  /** `invitee`: whom it is meant for, in a room of more than two. */
+  async placeCall(roomId, { audio = true, video = true, invitee } = {}) {
     watch(client.createCall(roomId));
+    call.invitee = invitee;
     mark('placing', { call_id: call.callId });
     await call.placeCall(audio, video);
     return call.callId;

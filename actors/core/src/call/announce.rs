@@ -103,6 +103,15 @@ pub fn space_changed(caller: &str, space: Space) -> Announcement {
     told(text, caller)
 }
 
+/// Where a call was placed that names nobody, among more people than its caller and us.
+pub fn call_misplaced() -> Announcement {
+    let plain = "In a room of more than two a call can be meant for anybody, so I left this one alone. To be recorded, call \
+                 me in a room of the two of us; or start a group call here and write `!record start`.";
+    let html = "In a room of more than two a call can be meant for anybody, so I left this one alone. To be recorded, call \
+                me in a room of the two of us; or start a group call here and write <code>!record start</code>.";
+    Announcement { plain: plain.to_owned(), html: html.to_owned(), mentions: Vec::new(), notice: true }
+}
+
 /// To somebody who calls while nothing can be recorded.
 pub fn no_space(caller: &str) -> Announcement {
     let text = "I cannot record now, because my disk is full, so I do not take the call. Please tell whoever runs me, and \

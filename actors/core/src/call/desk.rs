@@ -74,6 +74,11 @@ pub enum DeskAction {
         key: CallKey,
         signal: Box<CallSignal>,
     },
+    /// It names nobody and its room has other people than the caller and us: leave it alone. The caller may call, but not
+    /// like this.
+    Misplaced {
+        invite: Box<CallSignal>,
+    },
     Refuse {
         invite: Box<CallSignal>,
         why: Refusal,
@@ -92,6 +97,7 @@ type Name = (String, String);
 struct Pending {
     invite: CallSignal,
     allowed: bool,
+    misplaced: bool,
     early: Vec<CallSignal>,
 }
 
@@ -138,15 +144,22 @@ impl CallDesk {
         &self.settings
     }
 
-    /// A signal as it came. `allowed` says whether its sender is on the allow-list.
-    pub fn signal(&mut self, signal: CallSignal, allowed: bool, now: BootTime) -> Vec<DeskAction> {
+    /// A signal as it came. `allowed` says whether its sender is on the allow-list; `members` how many have joined the
+    /// room, where that is known.
+    pub fn signal(
+        &mut self,
+        signal: CallSignal,
+        allowed: bool,
+        members: Option<u64>,
+        now: BootTime,
+    ) -> Vec<DeskAction> {
         let name = (signal.room.clone(), signal.call_id.clone());
         let ours = signal.sender == self.settings.user;
         if ours && signal.party.as_deref() == Some(&self.settings.party) {
             return ignore(&signal, IgnoreReason::Echo);
         }
         if let SignalBody::Invite { .. } = signal.body {
-            return self.invite(signal, name, ours, allowed, now);
+            return self.invite(signal, name, ours, (allowed, members), now);
         }
         if let Some(running) = self.running.get(&name) {
             if !ours && signal.sender != running.caller {
@@ -188,10 +201,12 @@ impl CallDesk {
         signal: CallSignal,
         name: Name,
         ours: bool,
-        allowed: bool,
+        (allowed, members): (bool, Option<u64>),
         now: BootTime,
     ) -> Vec<DeskAction> {
         let SignalBody::Invite { lifetime, ref invitee, .. } = signal.body else { return Vec::new() };
+        // Calls that name nobody belong in rooms with one other user (client-server API, "Invitees").
+        let misplaced = invitee.is_none() && members.is_some_and(|members| members != 2);
         if ours || invitee.as_deref().is_some_and(|user| user != self.settings.user) {
             return ignore(&signal, IgnoreReason::NotForUs);
         }
@@ -216,7 +231,7 @@ impl CallDesk {
             .remove(&name)
             .map(|early| early.signals.into_iter().filter(|other| other.sender == signal.sender).collect())
             .unwrap_or_default();
-        self.pending.push(Pending { invite: signal, allowed, early });
+        self.pending.push(Pending { invite: signal, allowed, misplaced, early });
         Vec::new()
     }
 
@@ -238,6 +253,13 @@ impl CallDesk {
                     return DeskAction::Ignore {
                         event_id: pending.invite.event_id,
                         why: IgnoreReason::Expired,
+                    };
+                } else if pending.misplaced {
+                    self.remember_ended(name);
+                    return if pending.allowed {
+                        DeskAction::Misplaced { invite: Box::new(pending.invite) }
+                    } else {
+                        DeskAction::Ignore { event_id: pending.invite.event_id, why: IgnoreReason::NotForUs }
                     };
                 } else if !pending.allowed {
                     Some(Refusal::NotAllowed)

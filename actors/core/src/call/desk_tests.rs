@@ -38,10 +38,10 @@ fn hangup(call_id: &str) -> CallSignal {
 #[test]
 fn a_live_invite_is_answered_once_its_batch_is_over() {
     let mut desk = desk();
-    assert!(desk.signal(invite("a"), true, NOW).is_empty());
+    assert!(desk.signal(invite("a"), true, None, NOW).is_empty());
     assert!(matches!(desk.batch_end(NOW)[..], [DeskAction::Start { key: CallKey(1), .. }]));
     assert!(matches!(
-        desk.signal(invite("a"), true, NOW)[..],
+        desk.signal(invite("a"), true, None, NOW)[..],
         [DeskAction::Ignore { why: IgnoreReason::Replay, .. }]
     ));
 }
@@ -49,25 +49,25 @@ fn a_live_invite_is_answered_once_its_batch_is_over() {
 #[test]
 fn an_invite_whose_hangup_is_in_the_same_batch_never_rings() {
     let mut desk = desk();
-    desk.signal(invite("a"), true, NOW);
-    desk.signal(hangup("a"), true, NOW);
+    desk.signal(invite("a"), true, None, NOW);
+    desk.signal(hangup("a"), true, None, NOW);
     assert!(desk.batch_end(NOW).is_empty());
 }
 
 #[test]
 fn a_hangup_that_overtook_its_invite_ends_it() {
     let mut desk = desk();
-    desk.signal(hangup("a"), true, NOW);
+    desk.signal(hangup("a"), true, None, NOW);
     desk.batch_end(NOW);
-    desk.signal(invite("a"), true, NOW);
+    desk.signal(invite("a"), true, None, NOW);
     assert!(desk.batch_end(NOW).is_empty());
 }
 
 #[test]
 fn a_call_that_another_device_of_ours_answered_is_left_to_it() {
     let mut desk = desk();
-    desk.signal(invite("a"), true, NOW);
-    desk.signal(signal("a", "@bot:hs", SignalBody::Answer { sdp: None, metadata: None }), true, NOW);
+    desk.signal(invite("a"), true, None, NOW);
+    desk.signal(signal("a", "@bot:hs", SignalBody::Answer { sdp: None, metadata: None }), true, None, NOW);
     assert!(desk.batch_end(NOW).is_empty());
 }
 
@@ -77,10 +77,10 @@ fn an_expired_invite_is_not_answered_and_age_counts_what_passed_since() {
     let mut old = invite("a");
     old.age = Duration::from_secs(58);
     assert!(matches!(
-        desk.signal(old, true, NOW)[..],
+        desk.signal(old, true, None, NOW)[..],
         [DeskAction::Ignore { why: IgnoreReason::Expired, .. }]
     ));
-    desk.signal(invite("b"), true, NOW);
+    desk.signal(invite("b"), true, None, NOW);
     let late = NOW + Duration::from_secs(58);
     assert!(matches!(desk.batch_end(late)[..], [DeskAction::Ignore { why: IgnoreReason::Expired, .. }]));
 }
@@ -93,17 +93,47 @@ fn an_invite_for_somebody_else_is_none_of_ours() {
         *invitee = Some("@eve:hs".into());
     }
     assert!(matches!(
-        desk.signal(other, true, NOW)[..],
+        desk.signal(other, true, None, NOW)[..],
         [DeskAction::Ignore { why: IgnoreReason::NotForUs, .. }]
     ));
 }
 
 #[test]
+fn an_invite_that_names_nobody_is_answered_only_where_nobody_else_could_be_meant() {
+    let named = |call: &str| {
+        let mut invite = invite(call);
+        if let SignalBody::Invite { invitee, .. } = &mut invite.body {
+            *invitee = Some("@bot:hs".into());
+        }
+        invite
+    };
+    for (invite, members, answered) in [
+        (invite("two"), Some(2), true),
+        (invite("not known"), None, true),
+        (invite("three"), Some(3), false),
+        (invite("one"), Some(1), false),
+        (named("named"), Some(3), true),
+    ] {
+        let (mut desk, call) = (desk(), invite.call_id.clone());
+        desk.signal(invite.clone(), true, members, NOW);
+        let actions = desk.batch_end(NOW);
+        assert_eq!(matches!(actions[..], [DeskAction::Start { .. }]), answered, "{call}: {actions:?}");
+        assert_eq!(matches!(actions[..], [DeskAction::Misplaced { .. }]), !answered, "{call}: {actions:?}");
+        desk.signal(invite, true, members, NOW);
+        assert!(desk.batch_end(NOW).is_empty(), "{call} was decided");
+    }
+    // Who may not call hears nothing either: a rejection would end the call for whom it is meant.
+    let mut desk = desk();
+    desk.signal(invite("stranger"), false, Some(3), NOW);
+    assert!(matches!(desk.batch_end(NOW)[..], [DeskAction::Ignore { why: IgnoreReason::NotForUs, .. }]));
+}
+
+#[test]
 fn candidates_before_the_invite_are_kept_for_it() {
     let mut desk = desk();
-    assert!(desk.signal(signal("a", "@ada:hs", SignalBody::Candidates(vec![])), true, NOW).is_empty());
+    assert!(desk.signal(signal("a", "@ada:hs", SignalBody::Candidates(vec![])), true, None, NOW).is_empty());
     desk.batch_end(NOW);
-    desk.signal(invite("a"), true, NOW);
+    desk.signal(invite("a"), true, None, NOW);
     let started = desk.batch_end(NOW);
     assert!(matches!(&started[..], [DeskAction::Start { early, .. }] if early.len() == 1));
 }
@@ -112,9 +142,9 @@ fn candidates_before_the_invite_are_kept_for_it() {
 fn a_sender_who_is_not_allowed_and_one_call_too_many_are_refused() {
     let mut desk = desk();
     for call in ["a", "b", "c"] {
-        desk.signal(invite(call), true, NOW);
+        desk.signal(invite(call), true, None, NOW);
     }
-    desk.signal(invite("d"), false, NOW);
+    desk.signal(invite("d"), false, None, NOW);
     let actions = desk.batch_end(NOW);
     assert!(matches!(actions[2], DeskAction::Refuse { why: Refusal::Busy, tell: true, .. }));
     assert!(matches!(actions[3], DeskAction::Refuse { why: Refusal::NotAllowed, tell: true, .. }));
@@ -124,7 +154,7 @@ fn a_sender_who_is_not_allowed_and_one_call_too_many_are_refused() {
 fn who_calls_again_and_again_is_refused_each_time_and_told_a_few_times() {
     let mut desk = desk();
     for call in 0..20 {
-        desk.signal(invite(&call.to_string()), false, NOW);
+        desk.signal(invite(&call.to_string()), false, None, NOW);
     }
     let refused: Vec<_> = desk.batch_end(NOW);
     let told = |action: &&DeskAction| matches!(action, DeskAction::Refuse { tell: true, .. });
@@ -134,11 +164,11 @@ fn who_calls_again_and_again_is_refused_each_time_and_told_a_few_times() {
 #[test]
 fn a_third_party_cannot_speak_into_a_call() {
     let mut desk = desk();
-    desk.signal(invite("a"), true, NOW);
+    desk.signal(invite("a"), true, None, NOW);
     desk.batch_end(NOW);
     let body = SignalBody::Hangup { reason: "user_hangup".into() };
     assert!(matches!(
-        desk.signal(signal("a", "@eve:hs", body), true, NOW)[..],
+        desk.signal(signal("a", "@eve:hs", body), true, None, NOW)[..],
         [DeskAction::Ignore { why: IgnoreReason::ThirdParty, .. }]
     ));
 }
@@ -148,7 +178,7 @@ fn a_flood_of_candidates_for_unknown_calls_stays_bounded() {
     let mut desk = desk();
     for n in 0..10_000_u64 {
         let now = NOW + Duration::from_millis(n);
-        desk.signal(signal(&n.to_string(), "@ada:hs", SignalBody::Candidates(vec![])), true, now);
+        desk.signal(signal(&n.to_string(), "@ada:hs", SignalBody::Candidates(vec![])), true, None, now);
     }
     assert!(desk.early.len() <= MOST_EARLY_CALLS);
 }
@@ -157,10 +187,10 @@ fn a_flood_of_candidates_for_unknown_calls_stays_bounded() {
 fn an_ended_call_makes_room_for_the_next() {
     let mut desk = desk();
     for call in ["a", "b"] {
-        desk.signal(invite(call), true, NOW);
+        desk.signal(invite(call), true, None, NOW);
     }
     desk.batch_end(NOW);
     desk.ended(CallKey(1));
-    desk.signal(invite("c"), true, NOW);
+    desk.signal(invite("c"), true, None, NOW);
     assert!(matches!(desk.batch_end(NOW)[..], [DeskAction::Start { key: CallKey(3), .. }]));
 }
