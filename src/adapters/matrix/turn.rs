@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::error::{Fault, fault_of_http};
+use crate::adapters::media::turn::udp_host;
 
 /// A call's setup waits no longer than this; it goes on without TURN.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -81,12 +82,19 @@ impl TurnCache {
 
     async fn keep_asking<F: Future<Output = Answer>>(&self, mut ask: impl FnMut() -> F) {
         let mut back_off = FAILURE_TTL;
+        let mut warned = false;
         loop {
             let asked = Instant::now();
             let answer = tokio::time::timeout(REQUEST_LIMIT, ask()).await;
             match answer.unwrap_or_else(|_| Answer::Failure("no answer".to_owned())) {
                 Answer::Servers { servers, ttl } => {
                     back_off = FAILURE_TTL;
+                    if none_by_udp(&servers) && !std::mem::replace(&mut warned, true) {
+                        warn!(
+                            "the homeserver's TURN servers take TLS or TCP only and the recorder speaks UDP to them, so a \
+                             call from behind a strict firewall may fail; have it list turn:…?transport=udp as well"
+                        );
+                    }
                     let ttl = ttl.clamp(SHORTEST_TTL, LONGEST_TTL);
                     self.known.send_replace(Some(Known { servers, until: asked + ttl.mul_f64(USABLE) }));
                     tokio::time::sleep_until(asked + ttl.mul_f64(REFRESH)).await;
@@ -118,6 +126,12 @@ impl TurnCache {
             }
         }
     }
+}
+
+/// There are servers, and none that we can use.
+fn none_by_udp(servers: &[TurnServer]) -> bool {
+    let mut uris = servers.iter().flat_map(|server| &server.uris).peekable();
+    uris.peek().is_some() && uris.all(|uri| udp_host(uri).is_none())
 }
 
 fn good(known: Option<&Known>) -> Option<Vec<TurnServer>> {
@@ -173,6 +187,43 @@ mod tests {
             .await;
         });
         (cache, asked)
+    }
+
+    #[test]
+    fn servers_that_take_tls_or_tcp_only_are_none_to_us() {
+        let server = |uris: &[&str]| TurnServer {
+            uris: uris.iter().map(|uri| (*uri).to_owned()).collect(),
+            username: "u".into(),
+            password: "p".into(),
+        };
+        assert!(none_by_udp(&[server(&["turns:t.example.org", "turn:t.example.org?transport=tcp"])]));
+        assert!(!none_by_udp(&[
+            server(&["turns:t.example.org"]),
+            server(&["turn:t.example.org?transport=udp"])
+        ]));
+        assert!(!none_by_udp(&[server(&["turn:t.example.org"])]) && !none_by_udp(&[]));
+    }
+
+    /// The log's writer of this thread, and what was written there.
+    fn listening() -> (tracing::subscriber::DefaultGuard, crate::telemetry::Capture) {
+        use tracing_subscriber::layer::SubscriberExt;
+        let capture = crate::telemetry::Capture::default();
+        let log = crate::settings::Log { filter: "warn".into(), format: crate::settings::LogFormat::Text };
+        let layer = crate::telemetry::layer(&log, crate::telemetry::Redactor::default(), capture.clone());
+        let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer.unwrap()));
+        (guard, capture)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_none_can_be_used_is_said_once() {
+        let (_guard, log) = listening();
+        let uris = vec!["turns:turn.example.org".to_owned()];
+        let server = TurnServer { uris, username: "u".into(), password: "p".into() };
+        let answer = Answer::Servers { servers: vec![server], ttl: Duration::from_secs(60) };
+        let (_cache, asked) = homeserver(Duration::ZERO, vec![answer]);
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert!(asked.load(Ordering::Relaxed) > 5);
+        assert_eq!(log.text().matches("TLS or TCP only").count(), 1, "{}", log.text());
     }
 
     #[tokio::test(start_paused = true)]
