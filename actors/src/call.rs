@@ -186,7 +186,11 @@ impl CallActor {
                 }
                 Err(error) => {
                     tracing::warn!(call = %shared.key, %caller, %error, "an invite cannot be answered");
-                    Totals::count(&world.board.totals.calls_refused_bad_offer);
+                    let totals = &world.board.totals;
+                    Totals::count(match error {
+                        MediaError::Full(_) => &totals.calls_refused_busy,
+                        _ => &totals.calls_refused_bad_offer,
+                    });
                     Err(error)
                 }
             };

@@ -122,6 +122,8 @@ pub struct Tile {
 pub enum MediaError {
     #[error("the offer cannot be used: {0}")]
     BadOffer(String),
+    #[error("the recorder carries {0} connections already, which is its limit")]
+    Full(usize),
     #[error("the offer has no audio or video that can be recorded")]
     NothingToRecord,
     #[error("the connection no longer exists")]

@@ -43,7 +43,6 @@ use serde_json::Value;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 pub use self::account::AccountSettings;
 pub use self::allow::{AllowError, AllowList};
@@ -193,9 +192,6 @@ impl MatrixAccount {
         board: Arc<Board>,
         greetings: Greetings,
     ) -> Result<(Self, mpsc::Receiver<Delivery>), AccountError> {
-        if settings.allow.is_empty() {
-            warn!("matrix.allow is empty, so nobody can invite or be recorded; name users or servers there");
-        }
         let account::LoggedIn { client, lock, fresh, password } = Box::pin(account::log_in(settings)).await?;
         let securing = Box::pin(identity::secure(client.clone(), settings.clone(), password));
         let mut tasks = JoinSet::new();

@@ -185,11 +185,7 @@ impl MediaLoop {
         make: impl FnOnce(&Self) -> Result<connection::Made, MediaError>,
     ) -> Result<Connected, MediaError> {
         let limit = self.shared.settings.max_connections;
-        let slot = Slot::take(&self.shared, limit).ok_or_else(|| {
-            MediaError::BadOffer(format!(
-                "the recorder carries {limit} connections already, which is its limit"
-            ))
-        })?;
+        let slot = Slot::take(&self.shared, limit).ok_or(MediaError::Full(limit))?;
         let made = guarded(|| make(&self))?;
         let relays = turn::resolve(&turn).await;
         let (reply, replied) = oneshot::channel();

@@ -92,6 +92,8 @@ describe('starts', () => {
     const { code, text } = await ends(await prepare({ matrix: { homeserver } }));
     assert.equal(code, TRANSIENT, text);
     assert.ok(text.includes(homeserver), text);
+    const warnings = text.split('\n').filter((line) => line.includes('matrix.allow'));
+    assert.equal(warnings.length, 1, 'that nobody may call is said once');
   });
 
   test('a homeserver that speaks nonsense is a transient fault', async () => {

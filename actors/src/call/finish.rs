@@ -121,6 +121,6 @@ fn end_reason(end: CallEnd, disk: DiskLevel) -> EndReason {
         CallEnd::NotAnnounced => EndReason::NotAnnounced,
         CallEnd::NotPermitted => EndReason::NotPermitted,
         CallEnd::DiskFull => EndReason::DiskFull,
-        CallEnd::BadOffer | CallEnd::Failed => EndReason::Failed,
+        CallEnd::BadOffer | CallEnd::Busy | CallEnd::Failed => EndReason::Failed,
     }
 }

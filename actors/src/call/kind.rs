@@ -11,6 +11,7 @@ use recorder_core::time::BootTime;
 use serde_json::Value;
 
 use super::input::CallInput;
+use crate::ports::MediaError;
 use crate::world::World;
 
 /// This instant on both clocks that machines know.
@@ -225,6 +226,8 @@ impl Machine {
 fn one_to_one_input(machine: &mut OneToOne, input: CallInput, now: BootTime) -> Vec<CallAction> {
     match input {
         CallInput::Signal(signal) => machine.signal(*signal, now),
+        // Not the offer's fault.
+        CallInput::Opened { answer: Err(MediaError::Full(_)), .. } => machine.stop(CallEnd::Busy),
         CallInput::Opened { answer, .. } => machine.opened(answer.as_deref().ok(), now),
         CallInput::Renegotiated { answer, .. } => machine.renegotiated(answer.as_deref().ok()),
         CallInput::UserLeft(user) => machine.user_left(&user),
@@ -339,7 +342,9 @@ const fn mesh_end(end: CallEnd) -> MeshEnd {
         CallEnd::Removed => MeshEnd::Removed,
         CallEnd::RoomUpgraded => MeshEnd::RoomUpgraded,
         CallEnd::Shutdown => MeshEnd::Shutdown,
-        CallEnd::ConnectionLost | CallEnd::BadOffer | CallEnd::DiskFull | CallEnd::Failed => MeshEnd::Failed,
+        CallEnd::ConnectionLost | CallEnd::BadOffer | CallEnd::Busy | CallEnd::DiskFull | CallEnd::Failed => {
+            MeshEnd::Failed
+        }
     }
 }
 
@@ -371,6 +376,7 @@ pub(super) fn leave_reason(end: CallEnd) -> LeaveReason {
         | CallEnd::NotAnnounced
         | CallEnd::NotPermitted
         | CallEnd::DiskFull
+        | CallEnd::Busy
         | CallEnd::BadOffer
         | CallEnd::Failed => LeaveReason::SessionEnded,
     }

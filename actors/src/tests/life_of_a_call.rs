@@ -135,6 +135,21 @@ fn messages_that_are_held_back_hold_up_neither_a_hangup_nor_the_end_of_a_call() 
 }
 
 #[test]
+fn a_call_for_which_no_connection_is_left_is_refused_as_busy() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        tree.event("m.call.invite", CALLER, json!({"offer": {"type": "offer", "sdp": "one too many"}})).await;
+        until("the rejection", || tree.signalling.count("m.call.reject") == 1).await;
+        let totals = &tree.board.totals;
+        assert_eq!(
+            (totals.calls_refused_busy.load(Relaxed), totals.calls_refused_bad_offer.load(Relaxed)),
+            (1, 0)
+        );
+        until("no call", || *tree.shared.running().borrow() == 0).await;
+    });
+}
+
+#[test]
 fn a_caller_who_leaves_the_room_ends_the_call() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;

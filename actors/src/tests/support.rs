@@ -171,6 +171,9 @@ impl MediaPlane for FakeMedia {
         if self.stuck.load(Ordering::Relaxed) {
             return futures_util::future::pending().boxed();
         }
+        if offer == "one too many" {
+            return async { Err(MediaError::Full(2)) }.boxed();
+        }
         if offer == "broken" {
             return async { Err(MediaError::BadOffer("not SDP".into())) }.boxed();
         }

@@ -367,7 +367,8 @@ fn an_offer_beyond_the_limit_is_refused() {
     let plane = MediaLoop::start(MediaSettings { max_connections: 1, ..settings() }).expect("start");
     let offer = |kinds: &[MediaKind]| Caller::new().offer(kinds);
     assert!(block(plane.accept(ConnectionId(1), offer(&[MediaKind::Audio]), Vec::new(), None)).is_ok());
-    assert!(block(plane.accept(ConnectionId(2), offer(&[MediaKind::Audio]), Vec::new(), None)).is_err());
+    let one_too_many = block(plane.accept(ConnectionId(2), offer(&[MediaKind::Audio]), Vec::new(), None));
+    assert_eq!(one_too_many.err(), Some(MediaError::Full(1)));
     plane.close(ConnectionId(1));
     plane.shutdown();
     assert_eq!(plane.connections(), 0);

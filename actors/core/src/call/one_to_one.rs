@@ -84,6 +84,8 @@ pub enum CallEnd {
     NotAnnounced,
     /// We may not take part in the group call.
     NotPermitted,
+    /// As many connections are open as there may be.
+    Busy,
     /// There is no space to record anything.
     DiskFull,
     /// A fault of ours.
@@ -107,6 +109,7 @@ impl CallEnd {
             Self::OptedOut => "opted_out",
             Self::NotAnnounced => "not_announced",
             Self::NotPermitted => "not_permitted",
+            Self::Busy => "busy",
             Self::DiskFull => "disk_full",
             Self::Failed => "failed",
         }
