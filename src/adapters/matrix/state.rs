@@ -63,7 +63,8 @@ impl MatrixAccount {
     ) -> Result<String, SendError> {
         let (gate, room) = (&self.shared.gate, self.room(room_id)?);
         let content = content::reaction(event, key);
-        send::send(gate, &room, "m.reaction", content, Urgency::Notice, limit).await
+        // What acknowledges a command.
+        send::send(gate, &room, "m.reaction", content, Urgency::People, limit).await
     }
 
     /// Our name in this room only, everything else of our membership stays; `None` puts the account's own name back.
