@@ -42,6 +42,11 @@ measure:
     tests/e2e/setup.sh
     RECORDER_PROFILE=release node tests/e2e/measure.mjs
 
+# how much memory it holds: idle after its login, and for each stream
+memory:
+    tests/e2e/setup.sh
+    RECORDER_PROFILE=release node tests/e2e/memory.mjs
+
 # changes in calls of real clients, as many of each as a long meeting has, and a chaos call (CHAOS_SEED=n repeats one)
 changes:
     tests/e2e/setup.sh
