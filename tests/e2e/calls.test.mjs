@@ -198,6 +198,21 @@ describe('calls', () => {
     await gus.close();
   });
 
+  test('a call of version 0, as old clients place it, is answered in its terms and recorded', async () => {
+    const ivo = await world.caller('ivo');
+    const room = await ivo.roomWith(world.recorderId);
+    const { callId, answer } = await ivo.do('placeOldCall', room);
+    assert.deepEqual([answer.version, answer.party_id], [0, undefined]);
+    await seconds(4);
+    await ivo.do('hangUpOldCall');
+    const { directory, manifest } = await world.session(callId);
+    await ivo.appendTruth(world.truthFile);
+    await assertRight(world, directory);
+    assert.equal(manifest.end_reason, 'hangup');
+    assert.equal(manifest.participants[0].party_id, null);
+    await ivo.close();
+  });
+
   test('Firefox calls and is recorded', async () => {
     const hana = await world.caller('hana', { browser: 'firefox' });
     const room = await hana.roomWith(world.recorderId, { encrypted: true });

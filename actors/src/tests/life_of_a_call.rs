@@ -27,6 +27,43 @@ fn a_call_is_answered_recorded_and_finished() {
 }
 
 #[test]
+fn a_whole_call_of_version_0_is_answered_in_its_terms_and_recorded() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        let offer = json!({"version": 0, "offer": {"type": "offer", "sdp": "v=0"}, "lifetime": 60_000});
+        tree.event("m.call.invite", CALLER, offer).await;
+        let candidates = json!({"version": 0, "candidates": [{"candidate": "candidate:1 1 udp 1 127.0.0.1 9 typ host",
+            "sdpMid": "0"}]});
+        tree.event("m.call.candidates", CALLER, candidates).await;
+        until("the answer", || tree.signalling.count("m.call.answer") == 1).await;
+        assert_eq!(
+            tree.live_calls.live.lock().unwrap()[0].version,
+            0,
+            "a restart would hang it up in its terms"
+        );
+        let microphone = tree.media.media("0", "user", Codec::Opus);
+        // Nobody selects an answer in version 0.
+        tree.media.change(|facts| {
+            facts.state = ConnectionState::Connected;
+            facts.media = vec![microphone];
+        });
+        until("a segment", || tree.segments.running().len() == 1).await;
+        assert_eq!(tree.media.candidates.load(Relaxed), 1);
+        tree.event("m.call.hangup", CALLER, json!({"version": 0})).await;
+        until("the end", || *tree.shared.running().borrow() == 0).await;
+        for (kind, content) in tree.signalling.sent.lock().unwrap().iter() {
+            if kind.starts_with("m.call.") {
+                assert_eq!((&content["version"], content.get("party_id")), (&json!(0), None), "{kind}");
+            }
+        }
+        let manifest = tree.manifest();
+        assert_eq!(serde_json::to_value(&manifest.end_reason).unwrap(), "hangup");
+        assert_eq!((manifest.participants.len(), &manifest.participants[0].party_id), (1, &None));
+        assert_eq!(tree.segments.reasons("0"), ["first"]);
+    });
+}
+
+#[test]
 fn the_room_is_told_when_recording_begins_and_what_was_saved() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;

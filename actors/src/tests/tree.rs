@@ -230,8 +230,11 @@ impl Tree {
         mut content: Value,
     ) -> Delivery {
         if event_type.starts_with("m.call") {
-            content["version"] = json!("1");
-            if content.get("party_id").is_none() {
+            if content.get("version").is_none() {
+                content["version"] = json!("1");
+            }
+            // Version 0 knows no parties.
+            if content.get("party_id").is_none() && content["version"] != 0 {
                 content["party_id"] = json!("ADA");
             }
             if content.get("call_id").is_none() {

@@ -14,6 +14,8 @@ logger.setLevel?.('warn', false);
 
 let client;
 let call;
+/** The call of version 0: {connection, stream, about, roomId}. */
+let oldCall;
 /** Every call whose log of frames was not taken yet. */
 let calls = [];
 const incoming = [];
@@ -247,6 +249,38 @@ window.caller = {
     const whole = connection.localDescription.sdp;
     connection.close();
     return whole;
+  },
+
+  /**
+   * A call of version 0 by hand, as old clients place it: without parties, and nobody selects an answer. {callId, answer} once
+   * it is connected.
+   */
+  async placeOldCall(roomId) {
+    const connection = new RTCPeerConnection();
+    const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
+    for (const track of stream.getTracks()) connection.addTrack(track, stream);
+    await connection.setLocalDescription(await connection.createOffer());
+    await eventually('its candidates', () => connection.iceGatheringState === 'complete');
+    const about = { call_id: `old-${Date.now()}`, version: 0 };
+    oldCall = { connection, stream, about, roomId };
+    const offer = { type: 'offer', sdp: connection.localDescription.sdp };
+    await client.sendEvent(roomId, 'm.call.invite', { ...about, lifetime: 60_000, offer });
+    const isAnswer = ({ type, content }) => type === 'm.call.answer' && content.call_id === about.call_id;
+    const { content } = await eventually(
+      'the answer',
+      async () => (await this.messages(roomId)).find(isAnswer),
+      20_000,
+    );
+    await connection.setRemoteDescription(content.answer);
+    await eventually('the connection', () => connection.connectionState === 'connected', 20_000);
+    return { callId: about.call_id, answer: content };
+  },
+
+  async hangUpOldCall() {
+    const { connection, stream, about, roomId } = oldCall;
+    await client.sendEvent(roomId, 'm.call.hangup', about);
+    connection.close();
+    for (const track of stream.getTracks()) track.stop();
   },
 
   async send(roomId, text) {
