@@ -66,10 +66,9 @@ describe('restarts', () => {
       ({ recoveries, state }) => recoveries.length > 0 && state === 'complete',
     );
     assert.ok(Date.now() - began <= 10_000 + (readyAt - began), 'the repair took longer than ten seconds');
-    assert.ok(
-      repaired.manifest.recoveries[0].lost_at_most_s <= 3,
-      JSON.stringify(repaired.manifest.recoveries),
-    );
+    // A second; where packets were missing, what waited 1.5 s for one as well.
+    const missing = segmentsOf(repaired.manifest).some(({ ledger }) => ledger.lost + ledger.recovered > 0);
+    assert.equal(repaired.manifest.recoveries[0].lost_at_most_s, missing ? 2.5 : 1);
     assert.equal(repaired.manifest.end_reason, 'restarted');
     await ben.appendTruth(world.truthFile);
     // Without loss at most one second of media is missing.

@@ -13,6 +13,7 @@ use recorder_core::manifest::{
 };
 use recorder_core::media::{Codec, Source};
 use recorder_core::mux::HeaderFacts;
+use recorder_core::rtp::ReceiverSettings;
 use serde::Deserialize;
 
 use super::Now;
@@ -244,7 +245,10 @@ impl Ending {
             // What the journal knew of and the file lost again.
             let missing = segment.end_s - closed.end_s;
             let base = if rebooted { LOST_WITH_POWER } else { LOST_WITH_PROCESS };
-            lost = lost.max(base + missing);
+            // On a path that loses packets what came after a hole may have waited for it.
+            let gaps = segment.ledger.lost + segment.ledger.recovered > 0;
+            let waiting = if gaps { ReceiverSettings::default().reorder_wait.into() } else { Seconds::ZERO };
+            lost = lost.max(base + waiting + missing);
             self.add(Record::SegmentClosed { file: file.file.clone(), segment: Box::new(closed) });
         }
         lost

@@ -323,6 +323,27 @@ fn after_a_reboot_up_to_five_seconds_and_what_the_journal_knew_may_be_lost() {
 }
 
 #[test]
+fn where_packets_were_lost_what_waited_for_one_may_be_lost_too() {
+    for (ledger, lost_at_most_s) in [
+        (Ledger { received: 200, written: 200, lost: 1, ..Default::default() }, 2.5),
+        (Ledger { received: 200, written: 200, recovered: 1, ..Default::default() }, 2.5),
+        (Ledger { received: 200, written: 200, ..Default::default() }, 1.0),
+    ] {
+        let recordings = tempfile::tempdir().expect("a folder");
+        let progress = Record::SegmentProgress(SegmentProgress {
+            file: FILE.to_owned(),
+            end_s: Seconds::new(6.5),
+            ledger,
+            ..Default::default()
+        });
+        let journal = [journal(), progress.to_line()].concat();
+        let folder = session_in(recordings.path(), &journal, &sound());
+        recover(recordings.path(), &now(), &none()).expect("readable");
+        assert_eq!(snapshot(&folder).recoveries[0].lost_at_most_s, Seconds::new(lost_at_most_s));
+    }
+}
+
+#[test]
 fn a_folder_without_a_usable_journal_still_gets_whole_files() {
     let recordings = tempfile::tempdir().expect("a folder");
     let folder = session_in(recordings.path(), b"garbage\n", &sound());
