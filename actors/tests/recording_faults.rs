@@ -10,7 +10,7 @@ use recorder_actors::lane::LaneSettings;
 use recorder_actors::segment::{Failure, SegmentFacts, SegmentPhase};
 use recorder_core::manifest::{GapCause, OpenedBecause, Segment};
 use recorder_core::media::{Codec, MediaKind};
-use support::{Fault, Folder, Rig, Sender, settings, until, until_taken};
+use support::{Fault, Folder, Rig, Sender, settings, until};
 
 fn failure(facts: &SegmentFacts) -> &Failure {
     match &facts.phase {
@@ -68,7 +68,7 @@ fn a_disk_that_stalls_for_half_a_minute_loses_neither_sound_nor_picture() {
 fn a_disk_that_stalls_for_half_a_minute_while_a_session_begins_loses_nothing() {
     let rig = Rig::in_folder(settings(), Folder::Waits);
     let ring = rig.ring(Codec::Opus, None);
-    let hears = rig.start(&ring, &rig.names("fault-10", MediaKind::Audio), OpenedBecause::First);
+    let hears = rig.start(&ring, &rig.names("fault-13", MediaKind::Audio), OpenedBecause::First);
     let mut sender = Sender::new(&ring, &rig.clock);
     for _ in 0..30 {
         // A second of the clock each.
@@ -89,7 +89,7 @@ fn a_disk_that_stalls_for_half_a_minute_while_a_session_begins_loses_nothing() {
 fn a_session_whose_folder_cannot_be_made_keeps_nothing_in_memory() {
     let rig = Rig::in_folder(settings(), Folder::Waits);
     let ring = rig.ring(Codec::Opus, None);
-    let hears = rig.start(&ring, &rig.names("fault-11", MediaKind::Audio), OpenedBecause::First);
+    let hears = rig.start(&ring, &rig.names("fault-14", MediaKind::Audio), OpenedBecause::First);
     Sender::new(&ring, &rig.clock).frames(50, 1, 80);
     rig.wait(&hears, |facts| facts.file.is_some());
     rig.journal.folder(Folder::Refused);
@@ -146,30 +146,6 @@ fn beyond_the_budget_pictures_go_first_and_sound_last() {
     let segments = rig.segments();
     let gaps: Vec<_> = segments.iter().flat_map(|segment| &segment.gaps).map(|gap| &gap.cause).collect();
     assert!(!gaps.is_empty() && gaps.iter().all(|cause| **cause == GapCause::Disk.into()), "{gaps:?}");
-}
-
-#[test]
-fn a_reader_that_stood_still_shows_as_packets_dropped_by_us() {
-    let rig = Rig::new();
-    let ring = rig.ring(Codec::Opus, Some(16));
-    let mut sender = Sender::new(&ring, &rig.clock);
-    for _ in 0..100 {
-        sender.frame(true, 80);
-        sender.tick();
-    }
-    let segment = rig.start(&ring, &rig.names("fault-3", MediaKind::Audio), OpenedBecause::First);
-    until_taken(&ring);
-    for _ in 0..40 {
-        sender.frames(5, 1, 80);
-    }
-    ring.end();
-    let facts = rig.wait_closed(&segment);
-    assert_eq!(facts.ledger.received, 300);
-    assert_eq!((facts.ledger.dropped_by_us, facts.ledger.lost), (84, 0));
-    assert_eq!(ring.counters.dropped_by_us.load(Ordering::Relaxed), 84);
-    assert!(facts.ledger.balances(), "{:?}", facts.ledger);
-    let sent = sender.data();
-    assert_eq!(rig.data(&facts.file.clone().unwrap()), [&sent[..16], &sent[100..]].concat());
 }
 
 #[test]
@@ -388,37 +364,6 @@ fn a_disk_that_fails_or_panics_at_any_of_its_points_costs_one_segment() {
             );
         }
     }
-}
-
-#[cfg(feature = "fault-injection")]
-#[test]
-fn a_pump_that_stands_still_can_be_told_from_one_that_has_nothing_to_do() {
-    use std::time::Duration;
-
-    use recorder_actors::ports::Clock;
-    use recorder_actors::testing::{Fault as Failing, Order, Point, let_go, order};
-    let rig = Rig::new();
-    let ring = rig.ring(Codec::Opus, None);
-    let segment = rig.start(&ring, &rig.names("fault-12", MediaKind::Audio), OpenedBecause::First);
-    let mut sender = Sender::new(&ring, &rig.clock);
-    sender.frames(20, 1, 80);
-    let stall =
-        Order { point: Point::Pump, who: "fault-12".into(), fault: Failing::Stall, after: 0, times: 1 };
-    order(stall).unwrap();
-    until("it stands still", || {
-        recorder_actors::testing::orders().iter().all(|order| order.who != "fault-12")
-    });
-    for _ in 0..20 {
-        sender.frame(true, 80);
-        sender.tick();
-    }
-    rig.advance_ms(15_000);
-    assert!(rig.pumps.busy_for(rig.clock.now()) >= Duration::from_secs(15));
-    let_go();
-    let facts = rig.finish(&segment);
-    assert_eq!(rig.data(&facts.file.clone().unwrap()), sender.data(), "what waited is written");
-    assert_eq!(facts.ledger.dropped_by_us, 0);
-    until("it is at rest", || rig.pumps.busy_for(rig.clock.now()).is_zero());
 }
 
 #[test]
