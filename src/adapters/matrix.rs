@@ -47,6 +47,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::account::AccountSettings;
 pub use self::allow::{AllowError, AllowList};
 pub use self::error::{AccountError, ErrorClass};
+#[doc(hidden)]
+pub use self::event::fuzz_event;
 pub use self::send::SendError;
 
 /// Deliveries waiting for the consumer.

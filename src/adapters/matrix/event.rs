@@ -149,6 +149,20 @@ impl Head {
     }
 }
 
+/// Reads an event as the homeserver may send it, for fuzzing.
+#[doc(hidden)]
+pub fn fuzz_event(json: &str) {
+    if let Ok(stamp) = serde_json::from_str::<Stamp>(json) {
+        let _ = stamp.age(0);
+    }
+    let Some(head) = Head::read(json) else { return };
+    assert!(head.event_id.len() <= LONGEST_ID && head.sender.len() <= LONGEST_ID);
+    let _ = (head.age_by_clock(i64::MIN), head.before_our_join(), is_wanted(&head.event_type));
+    let age = head.age(i64::MAX);
+    let read = head.into_event("!room:example.org".to_owned(), age, BootTime(1), false);
+    assert!(read.age(BootTime(u64::MAX)) >= age);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use recorder_core::call::{CallSignal, RoomEvent, SignalBody};
 use recorder_core::media::{Codec, RtpPacket, Skipped};
+use recorder_core::mesh::{CALL_EVENT, MEMBER_EVENT, Roster, ToDeviceSignal, without_device};
+use recorder_core::room::{self, Authority, Durable, Powers, Reaction, Room, Said};
 use recorder_core::rtp::{
     ReceiverOutput, ReceiverSettings, TrackReceiver, av1, h264, h265, nal, opus as toc, vp8 as v8, vp9 as v9,
 };
 use recorder_core::time::BootTime;
+use serde_json::Value;
 
 /// What a target is called with.
 pub type Entry = fn(&[u8]);
@@ -25,6 +28,9 @@ pub const TARGETS: &[(&str, Entry)] = &[
     ("receiver", receiver),
     ("mux_repair", recorder_core::mux::fuzz_scan),
     ("call_signal", call_signal),
+    ("mesh_signal", mesh_signal),
+    ("mesh_state", mesh_state),
+    ("room_event", room_event),
 ];
 
 /// The content of a room event as JSON, read as every kind of call event in turn. What is taken is bounded.
@@ -43,7 +49,7 @@ pub fn call_signal(data: &[u8]) {
         "m.call.",
         "m.room.message",
     ];
-    let Ok(content) = serde_json::from_slice::<serde_json::Value>(data) else { return };
+    let Ok(content) = serde_json::from_slice::<Value>(data) else { return };
     for kind in KINDS {
         let event = RoomEvent {
             room: "!room:example.org".to_owned(),
@@ -66,6 +72,71 @@ pub fn call_signal(data: &[u8]) {
             SignalBody::MetadataChanged(streams) => assert!(streams.len() <= 64),
             _ => {}
         }
+    }
+}
+
+/// The content of a to-device event as JSON, read as every kind of call event in turn.
+pub fn mesh_signal(data: &[u8]) {
+    let Ok(content) = serde_json::from_slice::<Value>(data) else { return };
+    for kind in
+        ["invite", "answer", "candidates", "select_answer", "negotiate", "reject", "hangup", "replaces"]
+    {
+        let read = ToDeviceSignal::parse("@ada:hs", &format!("m.call.{kind}"), &content, BootTime(1));
+        let Ok(told) = read else { continue };
+        let ids = [
+            Some(&told.conf_id),
+            Some(&told.device),
+            told.sender_session.as_ref(),
+            told.dest_session.as_ref(),
+        ];
+        assert!(ids.into_iter().flatten().all(|id| id.len() <= 255));
+        assert_eq!(told.sender(), "@ada:hs");
+    }
+}
+
+/// The content of a room's state as JSON: a call's event and its members', each of several users, read into one roster.
+pub fn mesh_state(data: &[u8]) {
+    let Ok(content) = serde_json::from_slice::<Value>(data) else { return };
+    let mut roster = Roster::new("@bot:hs");
+    for (at, user) in ["@ada:hs", "@ben:hs", "@bot:hs", "no user", ""].into_iter().enumerate() {
+        for (kind, key) in [(CALL_EVENT, "conf"), (MEMBER_EVENT, user), ("m.room.member", user)] {
+            roster.state_event(kind, key, user, &content, 1_000 * at as i64);
+        }
+    }
+    for now in [0, 5_000, i64::MAX] {
+        let gathering = roster.gathering(now);
+        assert!(gathering.is_none_or(|gathering| gathering.members.len() <= 3 * 8));
+        let _ = (roster.gathering_of("conf", now), roster.next_expiry(now));
+    }
+    let _ = without_device(roster.own_content(), "BOT", 1);
+}
+
+/// The content of a message or a reaction as JSON, said to a room's machine by who may command and by who may not.
+pub fn room_event(data: &[u8]) {
+    let Ok(content) = serde_json::from_slice::<Value>(data) else { return };
+    let event = |kind: &str| RoomEvent {
+        room: "!room:example.org".to_owned(),
+        event_id: "$event".to_owned(),
+        sender: "@ada:example.org".to_owned(),
+        event_type: kind.to_owned(),
+        content: content.clone(),
+        received: BootTime(2_000_000_000),
+        age: Duration::ZERO,
+    };
+    let settings = room::Settings::new("@bot:example.org", "recorder", BootTime(1_000_000_000));
+    let mut machine = Room::new(settings, Durable::default());
+    for allowed in [true, false] {
+        let powers = Powers { own: 50, call_member: 50, message: 0 };
+        let authority = Authority { allowed, level: 100, needed_start: 50, powers, joined: true };
+        let mut actions = Vec::new();
+        if let Some(said) = Said::read(&event("m.room.message")) {
+            assert!(said.body.len() <= 4_096 && !said.body.contains('\n'));
+            actions.extend(machine.command(&said, &authority, BootTime(2_000_000_000)));
+        }
+        if let Some(reaction) = Reaction::read(&event("m.reaction")) {
+            actions.extend(machine.reaction(&reaction, &authority, BootTime(2_000_000_000)));
+        }
+        assert!(actions.len() < 16, "{actions:?}");
     }
 }
 
