@@ -21,9 +21,18 @@ pub struct Comparison {
     pub other_us: Vec<f64>,
     pub ours_median_us: f64,
     pub other_median_us: f64,
-    /// Ours / other: at most 1 is wanted beside the wrapper, at most 0.1 beside aiortc's MediaRecorder.
+    /// Ours / other.
     pub ratio: f64,
+    /// What the ratio may be.
+    pub limit: f64,
     pub problems: Vec<String>,
+}
+
+impl Comparison {
+    /// Nothing went wrong, and ours costs no more than it may.
+    pub fn is_good(&self) -> bool {
+        self.problems.is_empty() && self.ratio <= self.limit
+    }
 }
 
 /// Runs `ours` and what `other` makes `times` times each, taking turns. Calls of `ours` are numbered from
@@ -33,6 +42,7 @@ pub async fn compare(
     ours: Arc<dyn BenchTarget>,
     first_call: usize,
     times: usize,
+    limit: f64,
     other: impl Fn() -> Result<Arc<dyn BenchTarget>, BenchError>,
 ) -> Result<Comparison, BenchError> {
     let (mut ours_us, mut other_us, mut problems) = (Vec::new(), Vec::new(), Vec::new());
@@ -56,6 +66,7 @@ pub async fn compare(
         ours_median_us,
         other_median_us,
         ratio,
+        limit,
         problems,
     })
 }
@@ -84,7 +95,8 @@ impl fmt::Display for Comparison {
         writeln!(f, "{} calls, microseconds of processor time a packet:", self.calls)?;
         writeln!(f, "  ours, to disk         {:.1}  ({})", self.ours_median_us, list(&self.ours_us))?;
         writeln!(f, "  the other             {:.1}  ({})", self.other_median_us, list(&self.other_us))?;
-        writeln!(f, "  ratio of the medians  {:.3}", self.ratio)?;
+        let missed = if self.ratio <= self.limit { "" } else { ": MISSED" };
+        writeln!(f, "  ratio of the medians  {:.3}, at most {} is wanted{missed}", self.ratio, self.limit)?;
         writeln!(f, "  the other is          {}", self.other)?;
         for problem in &self.problems {
             writeln!(f, "  problem               {problem}")?;
@@ -102,5 +114,23 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
         assert_eq!(median(&[]), 0.0);
+    }
+
+    #[test]
+    fn a_ratio_above_its_limit_is_no_good_end_and_says_so() {
+        let compared = |ratio| Comparison {
+            calls: 1,
+            ours_us: vec![ratio],
+            other: "the other".to_owned(),
+            other_us: vec![1.0],
+            ours_median_us: ratio,
+            other_median_us: 1.0,
+            ratio,
+            limit: 1.0,
+            problems: Vec::new(),
+        };
+        assert!(compared(1.0).is_good() && !compared(1.0).to_string().contains("MISSED"));
+        assert!(!compared(1.01).is_good() && compared(1.01).to_string().contains("MISSED"));
+        assert!(!compared(f64::NAN).is_good(), "nothing was measured");
     }
 }

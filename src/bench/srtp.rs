@@ -28,6 +28,10 @@ pub struct Encrypted {
 /// One way to protect packets. Keeps what it needs between packets, as a session does.
 pub trait Cipher {
     fn name(&self) -> &'static str;
+    /// It is of the library that the media loop uses.
+    fn is_of_the_media_loop(&self) -> bool {
+        true
+    }
     fn encrypt(&mut self, packet: &RtpPacket) -> Result<Encrypted, MicroError>;
     /// Authenticates and decrypts; returns the length of the payload.
     fn decrypt(&mut self, packet: &Encrypted) -> Result<usize, MicroError>;
@@ -211,6 +215,10 @@ impl Crate {
 impl Cipher for Crate {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn is_of_the_media_loop(&self) -> bool {
+        false
     }
 
     fn encrypt(&mut self, packet: &RtpPacket) -> Result<Encrypted, MicroError> {
