@@ -53,7 +53,8 @@ changes:
     cargo build --features fault-injection
     CHANGES=long RECORDER_BIN="${CARGO_TARGET_DIR:-target}/debug/matrix-call-recorder" node --test --test-concurrency=1 tests/e2e/changes.test.mjs tests/e2e/chaos.test.mjs
 
-# fuzz one target: vp8, vp9, av1, h264, h265, opus, receiver, mux_repair, call_signal, mesh_signal, mesh_state, room_event; of the
-# daemon itself: sdp, candidate, datagram, matrix_event, turn_uri
+# Targets: vp8, vp9, av1, h264, h265, opus, receiver, mux_repair, call_signal, mesh_signal, mesh_state, room_event; and of the
+# daemon itself, which takes longer to build: sdp, candidate, datagram, matrix_event, turn_uri.
+# fuzz one target
 fuzz target seconds="60":
     cd tests/fuzz && cargo +nightly fuzz run --fuzz-dir . {{ if target =~ "^(sdp|candidate|datagram|matrix_event|turn_uri)$" { "--features daemon" } else { "" } }} {{ target }} -- -max_total_time={{ seconds }}

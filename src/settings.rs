@@ -23,7 +23,7 @@ const STATE: &str = "/var/lib/matrix-call-recorder";
 pub const ENVIRONMENT_PREFIX: &str = "RECORDER";
 
 /// Every key there is, in the order of `config/recorder.toml`.
-pub const KEYS: [&str; 32] = [
+pub const KEYS: [&str; 33] = [
     "matrix.homeserver",
     "matrix.user",
     "matrix.password_file",
@@ -53,6 +53,7 @@ pub const KEYS: [&str; 32] = [
     "web.listen",
     "web.token_file",
     "web.hosts",
+    "web.source_url",
     "metrics.listen",
     "log.filter",
     "log.format",
@@ -123,7 +124,7 @@ impl Default for Matrix {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calls {
-    /// Answer and record calls. Off: the account stays logged in and refuses every call.
+    /// Answer and record 1:1 calls. Off: they are left alone, and ring until they time out.
     pub answer: bool,
     /// Calls recorded at the same time; a further one is refused.
     pub max: usize,
@@ -219,11 +220,18 @@ pub struct Web {
     pub token_file: Option<PathBuf>,
     /// Names under which the page may be asked for, beside `localhost` and bare addresses.
     pub hosts: Vec<String>,
+    /// Where the source of the running version is (AGPL-3.0 §13).
+    pub source_url: String,
 }
 
 impl Default for Web {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), token_file: None, hosts: Vec::new() }
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            token_file: None,
+            hosts: Vec::new(),
+            source_url: crate::cli::SOURCE.to_owned(),
+        }
     }
 }
 
@@ -361,6 +369,7 @@ impl Settings {
                 listen: reader.take("web.listen", default.web.listen, values::listener),
                 token_file: reader.secret_file("web.token_file"),
                 hosts: reader.list("web.hosts", values::host_name),
+                source_url: reader.take("web.source_url", default.web.source_url, values::page_address),
             },
             metrics: Metrics { listen: reader.take("metrics.listen", None, values::optional_listener) },
             log: Log {

@@ -53,6 +53,8 @@ pub struct WebSettings {
     pub token: Option<String>,
     /// Host names under which the page may be asked for, lower case.
     pub hosts: Vec<String>,
+    /// Where the source of the running version is.
+    pub source_url: String,
 }
 
 impl std::fmt::Debug for WebSettings {
@@ -62,6 +64,7 @@ impl std::fmt::Debug for WebSettings {
             .field("metrics_listen", &self.metrics_listen)
             .field("token", &self.token.as_ref().map(|_| "set"))
             .field("hosts", &self.hosts)
+            .field("source_url", &self.source_url)
             .finish()
     }
 }
@@ -86,6 +89,7 @@ impl WebSettings {
             metrics_listen: settings.metrics.listen,
             token,
             hosts: settings.web.hosts.clone(),
+            source_url: settings.web.source_url.clone(),
         })
     }
 }
@@ -111,6 +115,7 @@ pub(crate) struct Shared {
     pub(crate) guard: guard::Guard,
     pub(crate) events: events::Events,
     pub(crate) metrics: prometheus::Registry,
+    pub(crate) source_url: String,
 }
 
 /// Running listeners. Dropping it leaves them running; [`WebHandle::stop`] ends them.
@@ -154,6 +159,7 @@ pub fn serve(settings: WebSettings, board: Arc<Board>, clock: Arc<dyn Clock>) ->
         began,
         guard: guard::Guard::new(settings.token.as_deref(), &settings.hosts),
         events: events::Events::default(),
+        source_url: settings.source_url.clone(),
     });
 
     let (told, hears) = std::sync::mpsc::sync_channel(1);

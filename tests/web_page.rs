@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::rt::System;
+use matrix_call_recorder::web::WebSettings;
 use recorder_actors::observe::{Board, Severity};
 use recorder_actors::ports::Clock;
 use recorder_core::media::{Codec, Source};
@@ -68,6 +69,18 @@ fn a_connection_that_brings_nothing_is_warned_of() {
     stuck.stalled = true;
     board.put_call(call(9, "a stuck room", 1, vec![stuck]));
     assert!(get(page.address, "/").body.contains(warning));
+}
+
+#[test]
+fn the_page_and_the_api_lead_to_the_source_that_the_operator_names() {
+    let clock = HandClock::new();
+    let source_url = "https://code.example.org/recorder?branch=\"ours\"".to_owned();
+    let page =
+        serve(WebSettings { source_url: source_url.clone(), ..open_settings() }, &Board::new(), &clock);
+    let body = get(page.address, "/").body;
+    assert!(body.contains("href=\"https://code.example.org/recorder?branch=&quot;ours&quot;\""), "{body}");
+    let status: serde_json::Value = serde_json::from_str(&get(page.address, "/api/v1/status").body).unwrap();
+    assert_eq!(status["recorder"]["source"], *source_url);
 }
 
 #[test]

@@ -151,6 +151,19 @@ pub(super) fn optional_listener(text: &str) -> Result<Option<SocketAddr>, Wrong>
     if text.is_empty() { Ok(None) } else { listener(text).map(Some) }
 }
 
+/// An address for people's browsers.
+pub(super) fn page_address(text: &str) -> Result<String, Wrong> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let fits = rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_alphanumeric() || c == '['))
+        && text.len() <= 2_048
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(Wrong::new("not the address of a page", "write it as \"https://code.example.org/recorder\""))
+    }
+}
+
 pub(super) fn host_name(text: &str) -> Result<String, Wrong> {
     let fits = !text.is_empty()
         && text.len() <= 253
@@ -229,6 +242,18 @@ mod tests {
     }
 
     #[test]
+    fn the_address_of_a_page_is_one_that_a_link_may_lead_to() {
+        for right in ["https://example.org/a?b#c", "http://localhost:3000", "https://[::1]/"] {
+            assert_eq!(page_address(right).unwrap(), right);
+        }
+        for wrong in
+            ["", "example.org", "javascript:alert(1)", "https://", "https:///x", "https://a b", "ftp://a"]
+        {
+            assert!(page_address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn sizes_are_read_with_both_kinds_of_units() {
         assert_eq!(byte_size("1 GiB").unwrap(), ByteSize(1 << 30));
         assert_eq!(byte_size("500MB").unwrap(), ByteSize(500_000_000));
@@ -247,6 +272,7 @@ mod tests {
             let _ = allow_pattern(&text).map(|pattern| pattern.matches(&text));
             let _ = byte_size(&text);
             let _ = host_name(&text);
+            let _ = page_address(&text);
             let _ = listener(&text);
         }
     }

@@ -20,16 +20,16 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 }
 
 #[derive(Serialize)]
-struct Recorder {
+struct Recorder<'a> {
     name: &'static str,
     version: &'static str,
     licence: &'static str,
-    source: &'static str,
+    source: &'a str,
 }
 
 #[derive(Serialize)]
-struct Status {
-    recorder: Recorder,
+struct Status<'a> {
+    recorder: Recorder<'a>,
     utc_micros: i64,
     up_s: f64,
     healthy: bool,
@@ -86,7 +86,7 @@ async fn status(shared: web::Data<Shared>) -> HttpResponse {
             name: "matrix-call-recorder",
             version: cli::VERSION,
             licence: cli::LICENCE,
-            source: cli::SOURCE,
+            source: &shared.source_url,
         },
         utc_micros: shared.clock.utc_micros(),
         up_s: now.saturating_since(shared.began).as_secs_f64(),

@@ -72,7 +72,7 @@ async fn page(shared: web::Data<Shared>) -> HttpResponse {
         }
         footer {
             span { "matrix-call-recorder " (cli::VERSION) ", free software under " (cli::LICENCE) }
-            a href=(cli::SOURCE) rel="noreferrer" { "Source" }
+            a href=(shared.source_url) rel="noreferrer" { "Source" }
             a href="/api/v1/status" { "Status as JSON" }
             span { "Times are " span #zone { "UTC" } }
         }

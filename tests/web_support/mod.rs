@@ -58,7 +58,13 @@ pub fn anywhere() -> SocketAddr {
 }
 
 pub fn open_settings() -> WebSettings {
-    WebSettings { listen: anywhere(), metrics_listen: None, token: None, hosts: vec![] }
+    WebSettings {
+        listen: anywhere(),
+        metrics_listen: None,
+        token: None,
+        hosts: vec![],
+        source_url: matrix_call_recorder::cli::SOURCE.to_owned(),
+    }
 }
 
 pub fn serve(settings: WebSettings, board: &Arc<Board>, clock: &Arc<HandClock>) -> WebHandle {
