@@ -6,7 +6,7 @@ It takes the same orders on standard input and tells the same facts on standard 
 It records each call to `<folder>/<call>.webm` (decoding and encoding again, which is what MediaRecorder does).
 
     python3 -m venv .venv && .venv/bin/pip install -r tests/compare/requirements.txt
-    matrix-call-recorder bench --compare-with ".venv/bin/python tests/compare/aiortc_recorder.py /tmp/aiortc"
+    matrix-call-recorder bench --calls 1 --against .venv/bin/python
 """
 
 import asyncio
