@@ -1,7 +1,7 @@
 // Starts that cannot succeed: each ends with its exit code and says what to do.
 
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
+import { readdir, stat, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import net from 'node:net';
 import dgram from 'node:dgram';
@@ -119,16 +119,66 @@ describe('starts', () => {
       assert.ok(text.includes(key), `${key}: ${text}`);
   });
 
-  test('a recordings folder that is a file is told', async () => {
-    const place = await prepare({});
-    const directory = path.join(place.directory, 'a-file');
-    await writeFile(directory, '');
-    const told = await prepare({});
-    const text = (await told.text()).replace(JSON.stringify(told.recordings), JSON.stringify(directory));
-    await writeFile(told.config, text);
-    const end = await ends(told);
-    assert.notEqual(end.code, 0);
-    assert.ok(end.text.includes(directory), end.text);
+  /** Prepares one whose recordings belong to `directory`, without making that. */
+  async function recordingTo(directory) {
+    const recorder = await prepare({});
+    const text = await recorder.text();
+    await writeFile(
+      recorder.config,
+      text.replace(JSON.stringify(recorder.recordings), JSON.stringify(directory)),
+    );
+    return recorder;
+  }
+
+  test('a recordings folder that is a file, or can never be made, is told with its path', async () => {
+    const { directory } = await prepare({});
+    const file = path.join(directory, 'a-file');
+    await writeFile(file, '');
+    // The kernel's own folders take no new ones, whoever asks.
+    for (const folder of [file, path.join(file, 'below'), '/proc/recordings']) {
+      const { code, text } = await ends(await recordingTo(folder));
+      assert.equal(code, CONFIGURATION, text);
+      assert.ok(text.includes(folder), text);
+    }
+  });
+
+  test('a recordings folder that cannot be written is told, as a failing disk only if it is one', async () => {
+    // Of the kernel's folders this one may be a read-only file system, or just not ours to write.
+    const refusal = await writeFile('/sys/recordings', '').catch(({ code }) => code);
+    assert.ok(refusal, 'a file was made in /sys');
+    const { code, text } = await ends(await recordingTo('/sys'));
+    assert.equal(code, refusal === 'EROFS' ? TRANSIENT : CONFIGURATION, `${refusal}: ${text}`);
+    assert.ok(text.includes('/sys'), text);
+  });
+
+  test('a recordings folder that is missing is made, for the recorder and its group', async () => {
+    const { directory } = await prepare({});
+    const folder = path.join(directory, 'not', 'there', 'yet');
+    const recorder = await recordingTo(folder);
+    await recorder.start();
+    assert.equal((await stat(folder)).mode & 0o777, 0o750);
+    await recorder.stop();
+  });
+
+  test('with less space than the reserve it runs, and a call is rejected with the reason', async () => {
+    const account = await world.synapse.createUser('full');
+    const changes = { recordings: { reserve: '9000 TiB' }, matrix: { allow: ['@lea:localhost'] } };
+    const recorder = await prepare(changes, account);
+    await recorder.start();
+    const lea = await world.caller('lea');
+    const room = await lea.roomWith(account.userId);
+    await lea.do('placeCall', room, {});
+    await lea.do('waitForState', 'ended', 15_000);
+    await until('the reason in the room', async () =>
+      (await lea.do('messages', room)).some(
+        ({ sender, content }) => sender === account.userId && /disk is full/.test(content.body ?? ''),
+      ),
+    );
+    assert.equal((await recorder.totals()).calls_refused_disk_full, 1);
+    assert.equal((await recorder.status()).storage.level, 'all_stopped');
+    assert.deepEqual((await readdir(recorder.recordings)).filter((name) => !name.startsWith('.')), []);
+    await recorder.stop();
+    await lea.close();
   });
 
   test('a store that another recorder uses is refused', async () => {
