@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use recorder_actors::ports::{Clock, SessionFactory, SessionOrder};
-use recorder_actors::session::{self, SessionHandle, SessionResume, SessionSettings, SessionStart};
+use recorder_actors::session::{
+    self, SessionError, SessionHandle, SessionResume, SessionSettings, SessionStart,
+};
 use recorder_core::ids::SessionId;
 use recorder_core::manifest::{RecorderInfo, Room};
 use sha2::{Digest, Sha256};

@@ -207,7 +207,7 @@ async fn sessions_that_earlier_processes_left_without_checksums_get_them() {
     let recordings = tempfile::tempdir().unwrap();
     let mut folders = Vec::new();
     for end in [Some(EndReason::Shutdown), None] {
-        let before = sessions(recordings.path(), LeftOver::default()).open(order(None)).await;
+        let before = sessions(recordings.path(), LeftOver::default()).open(order(None)).await.unwrap();
         let file = tell_camera(&before);
         before.written().await.unwrap();
         let folder = folder_of(&before);

@@ -8,10 +8,10 @@ use matrix_call_recorder::adapters::media::answer::{self, Quality};
 use matrix_call_recorder::adapters::media::candidates::{self, Remote};
 use matrix_call_recorder::adapters::media::demux::{Demux, binding_request_fragment, is_binding_request};
 use matrix_call_recorder::adapters::media::intake::Head;
-use matrix_call_recorder::adapters::media::offer::{self, MAX_LINES, Offer};
+use matrix_call_recorder::adapters::media::offer::{self, MAX_LINES};
 use matrix_call_recorder::adapters::media::trickle::Trickle;
 use matrix_call_recorder::adapters::media::turn::udp_host;
-use recorder_actors::ports::{MediaError, RemoteCandidate};
+use recorder_actors::ports::RemoteCandidate;
 use recorder_core::ids::ConnectionId;
 
 /// What a target is called with.
@@ -30,9 +30,8 @@ pub const TARGETS: &[(&str, Entry)] = &[
 /// answered with it.
 pub fn sdp(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let reads: [fn(&str) -> Result<Offer, MediaError>; 2] = [offer::read, offer::read_answer];
-    for read in reads {
-        let Ok(read) = read(&text) else { continue };
+    for read in [offer::read(&text), offer::read_answer(&text)] {
+        let Ok(read) = read else { continue };
         assert!(!read.lines.is_empty() && read.lines.len() <= MAX_LINES);
         assert!(read.sdp.starts_with("v=0") && !read.sdp.contains('\0'));
         let quality = Quality { opus_bitrate: 128_000, video_start_kbps: 2_500 };
