@@ -83,7 +83,7 @@ pub struct AccountState {
     pub token_revoked: bool,
     /// A sync succeeded and its events are with the consumer.
     pub first_sync_done: bool,
-    /// UTC microseconds of the last successful sync.
+    /// When the homeserver last answered a sync, UTC microseconds; what it told may still have to be read.
     pub last_sync_utc_micros: Option<i64>,
     pub last_error: Option<String>,
 }
@@ -121,7 +121,8 @@ impl RoomEvent {
 }
 
 /// What the consumer hears, in order. Of one batch: rooms' current state where it is due, then their events, then
-/// to-device events.
+/// to-device events. A response whose rooms have left something out makes two batches: the other rooms and the to-device
+/// events first, then those rooms.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delivery {
     /// An event of a room. At the first sync of a process, and when a room is joined, that room's first are its current
