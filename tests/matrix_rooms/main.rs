@@ -7,6 +7,7 @@
 #[expect(dead_code, reason = "these tests use a part of it")]
 mod account;
 #[path = "../support/holding_proxy.rs"]
+#[expect(dead_code, reason = "these tests use a part of it")]
 mod holding_proxy;
 #[path = "../support/synapse.rs"]
 mod synapse;

@@ -411,11 +411,16 @@ impl Courier {
         else {
             return;
         };
-        let event = self
-            .head(raw)
-            .filter(|head| self.wants(head, age))
-            .map(|head| head.into_event(room.to_string(), age, received, true));
-        self.inbox.fill(id, event);
+        let Some(head) = self.head(raw).filter(|head| self.wants(head, age)) else {
+            return self.inbox.fill(id, None);
+        };
+        let in_order = is_call_event(&head.event_type);
+        let event = head.into_event(room.to_string(), age, received, true);
+        if in_order {
+            self.inbox.fill(id, Some(event));
+        } else {
+            self.inbox.fill_past(id, event);
+        }
     }
 
     /// Gives up what waited too long for its key, and says so.
