@@ -99,9 +99,14 @@ impl CallActor {
             // What waits to be sent gets the time that a shutdown has, and no more.
             shared.outbox.hurry();
         }
-        let ends = effects.iter().any(|effect| matches!(effect, Effect::End(_)));
-        if let Some(asked) = asked.filter(|_| ends) {
-            lock(&shared.ending).get_or_insert(asked);
+        let end = effects.iter().find_map(|effect| match effect {
+            Effect::End(end) => Some(*end),
+            _ => None,
+        });
+        if let (Some(asked), Some(end)) = (asked, end) {
+            // Whether anybody was there is what the machine knows better.
+            let end = if end == CallEnd::Unreachable { end } else { asked.end };
+            lock(&shared.ending).get_or_insert(Ending { end, ..asked });
         }
         *lock(&shared.machine) = machine;
         lock(&shared.effects).extend(effects);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use recorder_core::call::{RoomEvent, Saved};
 use recorder_core::ids::CallKey;
 use recorder_core::manifest::{CallKind, EndReason, EventKind};
-use recorder_core::mesh::{CALL_EVENT, Gathering, MEMBER_EVENT, Roster, without_device};
+use recorder_core::mesh::{CALL_EVENT, Gathering, MEMBER_EVENT, Member, Roster, without_device};
 use recorder_core::room::{
     self, Activity, Authority, Closing, Ended, GatheringView, MessageTag, Progress, Reaction, Room,
     RoomAction, Said,
@@ -59,6 +59,8 @@ pub(crate) struct RoomPlace {
     world: Arc<World>,
     machine: Mutex<Room>,
     roster: Mutex<Roster>,
+    /// Members whom a call could not reach, as their events had them then: nobody is there for us until they change.
+    unreachable: Mutex<Vec<Member>>,
     /// Our own membership was seen.
     joined: AtomicBool,
     answers: Arc<Mutex<VecDeque<Answer>>>,
@@ -109,6 +111,7 @@ impl RoomPlace {
             world: Arc::clone(world),
             machine: Mutex::new(machine),
             roster: Mutex::new(Roster::new(&world.settings.user)),
+            unreachable: Mutex::default(),
             joined: AtomicBool::new(false),
             voice: Voice::open(world, link, id, &answers),
             answers,
@@ -216,10 +219,16 @@ impl RoomPlace {
         lock(&self.roster).own_content().cloned()
     }
 
+    /// What the call that runs knows better of those who cannot be reached. When it is over, that stays.
+    pub(crate) fn learn_unreachable(&self, learn: impl FnOnce(&[Member]) -> Option<Vec<Member>>) {
+        let mut unreachable = lock(&self.unreachable);
+        if let Some(members) = learn(&unreachable) {
+            *unreachable = members;
+        }
+    }
+
     /// Lets the machine see who is there, what became of its messages, and that time passes.
-    ///
-    /// `deserted`: of those whom the room's state names nobody can be reached. Who was killed stands there for an hour.
-    pub(crate) fn look(&self, progress: Option<Progress>, deserted: bool) {
+    pub(crate) fn look(&self, progress: Option<Progress>) {
         let now = self.world.clock.now();
         let answers = std::mem::take(&mut *lock(&self.answers));
         for answer in answers {
@@ -237,13 +246,10 @@ impl RoomPlace {
         if self.is_terminated() {
             self.step(|machine| machine.close(Closing::CallTerminated, now));
         }
-        let view = self.attended().map(|gathering| {
-            let there = gathering.members.iter().filter(|_| !deserted);
-            GatheringView {
-                members: there.map(|member| member.user.clone()).collect(),
-                call_id: gathering.conf_id,
-                kind: CallKind::Mesh,
-            }
+        let view = self.attended().map(|gathering| GatheringView {
+            members: gathering.members.into_iter().map(|member| member.user).collect(),
+            call_id: gathering.conf_id,
+            kind: CallKind::Mesh,
         });
         self.step(|machine| machine.gathering(view, now));
         if let Some(progress) = progress {
@@ -252,13 +258,20 @@ impl RoomPlace {
         self.step(|machine| machine.tick(now));
     }
 
-    /// The call that matters here: the one that is recorded for as long as somebody is in it, else the newest one.
+    /// The call that matters here: the one that is recorded for as long as somebody is in it, else the newest one. Whom
+    /// no call could reach is in none.
     fn attended(&self) -> Option<Gathering> {
         let running = lock(&self.machine).durable().running.as_ref().map(|running| running.call_id.clone());
+        let reachable = |mut gathering: Gathering| {
+            let unreachable = lock(&self.unreachable);
+            gathering.members.retain(|member| !unreachable.contains(member));
+            gathering
+        };
         running
             .and_then(|call_id| self.gathering_of(&call_id))
+            .map(reachable)
             .filter(|gathering| !gathering.members.is_empty())
-            .or_else(|| self.gathering())
+            .or_else(|| self.gathering().map(reachable))
             .filter(|gathering| gathering.terminated.is_none())
     }
 

@@ -236,6 +236,8 @@ impl SupervisorActor {
             let (saved, participants, reason) = place.shared.outcome();
             // A session that the next process may go on with has not ended for its room.
             if reason != EndReason::Shutdown {
+                // What may begin now takes its place.
+                room.full(self.full_without(Some(key)));
                 room.ended(saved, participants, reason);
             }
         }

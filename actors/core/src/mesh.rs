@@ -100,6 +100,8 @@ pub enum MeshEnd {
     Terminated,
     /// Nobody but us was there.
     Empty,
+    /// Nobody of those who were said to be there could be reached.
+    Unreachable,
     /// We were removed from the room.
     Removed,
     RoomUpgraded,
@@ -117,6 +119,7 @@ impl MeshEnd {
             Self::Stopped => "stopped",
             Self::Terminated => "call_terminated",
             Self::Empty => "everyone_left",
+            Self::Unreachable => "unreachable",
             Self::Removed => "removed",
             Self::RoomUpgraded => "room_upgraded",
             Self::NotAllowed => "not_allowed",

@@ -30,6 +30,9 @@ pub(super) async fn finish(shared: Arc<CallShared>, Ending { end, by }: Ending) 
                 clock_fit::recompute(&session, &peer.sender_clock, &files);
             }
         }
+        // Of a session that goes on, an earlier process may have reached somebody.
+        let reached = end == CallEnd::Unreachable && session.manifest().segments().next().is_some();
+        let end = if reached { CallEnd::Left } else { end };
         let reason = end_reason(end, *world.disk.borrow());
         if shared.kind != CallKind::OneToOne && end == CallEnd::Shutdown {
             suspend(&shared, &session, reason).await;
@@ -104,6 +107,7 @@ fn end_reason(end: CallEnd, disk: DiskLevel) -> EndReason {
     match end {
         CallEnd::Hangup | CallEnd::AnsweredElsewhere => EndReason::Hangup,
         CallEnd::Left => EndReason::EveryoneLeft,
+        CallEnd::Unreachable => EndReason::Unreachable,
         CallEnd::Removed => EndReason::Removed,
         CallEnd::RoomUpgraded => EndReason::RoomUpgraded,
         CallEnd::ConnectionLost => EndReason::ConnectionLost,

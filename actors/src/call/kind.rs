@@ -6,7 +6,7 @@ use recorder_core::call::{
 };
 use recorder_core::ids::{CallKey, LegId};
 use recorder_core::manifest::{CallKind, LeaveReason};
-use recorder_core::mesh::{self, Mesh, MeshAction, MeshEnd, MeshSettings};
+use recorder_core::mesh::{self, Member, Mesh, MeshAction, MeshEnd, MeshSettings};
 use recorder_core::time::BootTime;
 use serde_json::Value;
 
@@ -205,11 +205,11 @@ impl Machine {
         }
     }
 
-    /// How many participants of a group call are there, or may still come to be connected.
-    pub(super) fn present(&self) -> Option<usize> {
+    /// Who is said to be in a group call that runs and cannot be reached; `known` were not in a call before it.
+    pub(super) fn unreachable(&self, known: &[Member]) -> Option<Vec<Member>> {
         match self {
-            Self::OneToOne(_) => None,
-            Self::Mesh(machine) => Some(machine.present()),
+            Self::Mesh(machine) if machine.ended().is_none() => Some(machine.unreachable(known)),
+            Self::OneToOne(_) | Self::Mesh(_) => None,
         }
     }
 
@@ -336,6 +336,7 @@ const fn mesh_end(end: CallEnd) -> MeshEnd {
         CallEnd::NotPermitted => MeshEnd::NotAllowed,
         CallEnd::Hangup | CallEnd::Terminated => MeshEnd::Terminated,
         CallEnd::Left => MeshEnd::Empty,
+        CallEnd::Unreachable => MeshEnd::Unreachable,
         CallEnd::Removed => MeshEnd::Removed,
         CallEnd::RoomUpgraded => MeshEnd::RoomUpgraded,
         CallEnd::Shutdown => MeshEnd::Shutdown,
@@ -348,6 +349,7 @@ const fn call_end(end: MeshEnd) -> CallEnd {
         MeshEnd::Stopped => CallEnd::Stopped,
         MeshEnd::Terminated => CallEnd::Terminated,
         MeshEnd::Empty => CallEnd::Left,
+        MeshEnd::Unreachable => CallEnd::Unreachable,
         MeshEnd::Removed => CallEnd::Removed,
         MeshEnd::RoomUpgraded => CallEnd::RoomUpgraded,
         MeshEnd::Shutdown => CallEnd::Shutdown,
@@ -360,7 +362,7 @@ const fn call_end(end: MeshEnd) -> CallEnd {
 pub(super) fn leave_reason(end: CallEnd) -> LeaveReason {
     match end {
         CallEnd::Hangup | CallEnd::AnsweredElsewhere => LeaveReason::Hangup,
-        CallEnd::Left => LeaveReason::Left,
+        CallEnd::Left | CallEnd::Unreachable => LeaveReason::Left,
         CallEnd::ConnectionLost => LeaveReason::ConnectionLost,
         CallEnd::Removed
         | CallEnd::RoomUpgraded

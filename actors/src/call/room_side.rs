@@ -141,10 +141,11 @@ impl CallShared {
         }
     }
 
-    /// Nobody can be reached of those who are said to be in the call.
-    pub(crate) fn is_deserted(&self) -> bool {
-        let told = lock(&self.shown).is_some();
-        told && lock(&self.inbox).is_empty() && lock(&self.machine).present() == Some(0)
+    /// Who is said to be in the call and cannot be reached; `known` for that from calls before. `None` before it is known
+    /// and when the call has ended.
+    pub(crate) fn unreachable(&self, known: &[Member]) -> Option<Vec<Member>> {
+        let told = lock(&self.shown).is_some() && lock(&self.inbox).is_empty();
+        lock(&self.machine).unreachable(known).filter(|_| told)
     }
 
     pub(crate) fn session_id(&self) -> Option<SessionId> {

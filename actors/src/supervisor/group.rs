@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use recorder_core::call::{CallEnd, Saved};
+use recorder_core::ids::CallKey;
 use recorder_core::manifest::{CallKind, EndReason};
 use recorder_core::mesh::ToDeviceSignal;
 
@@ -85,18 +86,24 @@ impl SupervisorActor {
                     room.session_is(&session, place.shared.started_utc_micros);
                 }
                 self.show_members(&room, place);
+                room.learn_unreachable(|known| place.shared.unreachable(known));
             }
-            let deserted = call.is_some_and(|place| place.shared.is_deserted());
             room.full(self.full());
-            room.look(progress, deserted);
+            room.look(progress);
             self.do_for(&room, &calls.remove(&room.id).unwrap_or_default());
         }
     }
 
     /// How many calls may be recorded at once, if so many are.
     pub(super) fn full(&self) -> Option<usize> {
+        self.full_without(None)
+    }
+
+    /// The same when one of them is over.
+    pub(super) fn full_without(&self, over: Option<CallKey>) -> Option<usize> {
         let most = self.shared.world.settings.group.max_calls;
-        (lock(&self.shared.calls).len() >= most).then_some(most)
+        let running = lock(&self.shared.calls).keys().filter(|key| Some(**key) != over).count();
+        (running >= most).then_some(most)
     }
 
     /// After something was heard in a room: at once, so that the next thing finds it done.
@@ -205,6 +212,7 @@ impl SupervisorActor {
 const fn call_end(reason: EndReason) -> CallEnd {
     match reason {
         EndReason::EveryoneLeft => CallEnd::Left,
+        EndReason::Unreachable => CallEnd::Unreachable,
         EndReason::Hangup | EndReason::Terminated => CallEnd::Terminated,
         EndReason::Removed => CallEnd::Removed,
         EndReason::RoomUpgraded => CallEnd::RoomUpgraded,

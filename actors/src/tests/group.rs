@@ -465,3 +465,57 @@ fn the_next_gathering_of_the_same_call_needs_another_word() {
         scene.ended("stopped").await;
     });
 }
+
+#[test]
+fn whom_no_call_can_reach_makes_one_session_until_their_event_changes() {
+    on_paused_time(async {
+        let mut scene = Scene::start().await;
+        scene.say(ADA, "!record auto on").await;
+        scene.member(ADA, "killed").await;
+        until("the session", || *scene.tree.shared.running().borrow() == 1).await;
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        scene.ended("unreachable").await;
+        assert!(scene.tree.rooms.said("nobody in the call could be reached"));
+        tokio::time::sleep(Duration::from_secs(1_200)).await;
+        let begun = || scene.tree.rooms.of("name").iter().filter(|name| name.is_string()).count();
+        assert_eq!(begun(), 1, "it stands in the room's state for an hour");
+
+        // What waits for a call does not take her for one.
+        scene.say(ADA, "!record auto off").await;
+        scene.say(ADA, "!start").await;
+        until("the answer", || scene.tree.rooms.said("Nobody is in a call here yet")).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(begun(), 1);
+        scene.member(ADA, "back").await;
+        scene.connect(ADA, "back").await;
+        scene.running(2).await;
+        scene.say(ADA, "!stop").await;
+        scene.ended("stopped").await;
+    });
+}
+
+#[test]
+fn whom_a_call_loses_and_no_longer_reaches_holds_up_neither_its_end_nor_the_next_one() {
+    on_paused_time(async {
+        let mut scene = Scene::recorded().await;
+        scene.say(ADA, "!record auto on").await;
+        scene.member(ALF, "killed").await;
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        scene.leaves(ADA).await;
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        scene.ended("everyone_left").await;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(*scene.tree.shared.running().borrow(), 0);
+        scene.member(ADA, "s2").await;
+        scene.connect(ADA, "s2").await;
+        scene.running(2).await;
+        scene.say(ADA, "!stop").await;
+        scene.ended("stopped").await;
+        // Who has stopped it wants no other one, but for a gathering that is new.
+        scene.leaves(ADA).await;
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        scene.member(ADA, "s3").await;
+        scene.connect(ADA, "s3").await;
+        scene.running(2).await;
+    });
+}

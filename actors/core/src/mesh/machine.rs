@@ -30,6 +30,8 @@ pub struct Mesh {
     pub(super) counts: MeshCounts,
     pub(super) last_leg: u32,
     last_call: u32,
+    /// Somebody has been connected.
+    reached: bool,
     ended: Option<MeshEnd>,
 }
 
@@ -45,6 +47,7 @@ impl Mesh {
             counts: MeshCounts::default(),
             last_leg: 0,
             last_call: 0,
+            reached: false,
             ended: None,
         }
     }
@@ -225,6 +228,7 @@ impl Mesh {
         let Some(found) = self.legs.get_mut(&leg) else { return };
         if found.phase == LegPhase::Connected && !std::mem::replace(&mut found.was_connected, true) {
             let key = (found.address.user.clone(), found.address.device.clone());
+            self.reached = true;
             if let Some(peer) = self.peers.get_mut(&key) {
                 peer.tries = 0;
                 peer.attempted = false;
@@ -314,6 +318,8 @@ impl Mesh {
     }
 
     fn finish(&mut self, end: MeshEnd, now: BootTime, utc_ms: Option<i64>, out: &mut Vec<MeshAction>) {
+        let left_alone = end == MeshEnd::Empty && !self.reached && !self.peers.is_empty();
+        let end = if left_alone { MeshEnd::Unreachable } else { end };
         let keys: Vec<Key> = self.peers.keys().cloned().collect();
         for key in keys {
             self.leave(&key, LegEnd::Stopped, "user_hangup", LeaveReason::Stopped, now, out);
@@ -346,10 +352,13 @@ impl Mesh {
         Some((&address.user, &address.device))
     }
 
-    /// Participants that can be taken to be there: connected, being connected, or not yet given up. Someone whose
-    /// browser was killed stands in the room's state for up to an hour and does not count for that long.
-    pub fn present(&self) -> usize {
-        self.peers.values().filter(|peer| peer.is_present()).count()
+    /// Members who cannot be taken to be there: given up, or among `known` for that and not connected since. Someone whose
+    /// browser was killed stands in the room's state for up to an hour.
+    pub fn unreachable(&self, known: &[Member]) -> Vec<Member> {
+        let members = self.peers.iter().map(|((user, device), peer)| (peer, peer.member(user, device)));
+        let unreachable = members
+            .filter(|(peer, member)| !peer.is_present() || (!peer.was_connected && known.contains(member)));
+        unreachable.map(|(_, member)| member).collect()
     }
 
     /// Content of our member event without our device, for a delayed event (MSC4140) that takes us out if we die.

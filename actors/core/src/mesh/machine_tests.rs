@@ -81,10 +81,10 @@ fn the_lower_id_calls() {
     ] {
         let (mesh, actions) = joined(&[Member { device: device.into(), ..member(user, "s1") }]);
         assert_eq!(dials(&actions) == 1, we, "{user} {device}");
-        assert_eq!(mesh.present(), 1);
+        assert_eq!(present(&mesh), 1);
     }
     let (mesh, actions) = joined(&[Member { device: "BOT".into(), ..member("@bot:hs", "mine") }]);
-    assert_eq!((actions.len(), mesh.present()), (0, 0), "we are no peer of ours");
+    assert_eq!((actions.len(), present(&mesh)), (0, 0), "we are no peer of ours");
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn who_leaves_the_call_is_hung_up() {
     assert_eq!((closed(&actions), reason(&actions)), (vec![(1, LegEnd::Left)], Some("user_hangup")));
     let left = MeshAction::MemberLeft { user: ADA.into(), device: "D".into(), reason: LeaveReason::Left };
     assert_eq!(actions.last(), Some(&left));
-    assert_eq!(mesh.present(), 0);
+    assert_eq!(present(&mesh), 0);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn whose_membership_could_not_be_refreshed_stays_while_media_flows() {
     let mut mesh = called();
     let late = UTC + 3_600_000;
     assert!(matches!(mesh.members(&[], None, seconds(3_600), late)[..], [MeshAction::Publish { .. }]));
-    assert_eq!(mesh.present(), 1);
+    assert_eq!(present(&mesh), 1);
     mesh.connection(ONE, ConnectionLevel::Disconnected, seconds(3_700));
     let actions = mesh.tick(seconds(3_740), late);
     assert_eq!(closed(&actions), [(1, LegEnd::ConnectionLost)]);
@@ -145,7 +145,7 @@ fn a_call_that_fails_is_tried_again_each_5_seconds_three_times() {
         let call_id = format!("mine.{leg}");
         let actions = mesh.signal(signal(EVE, &call_id, 0, "reject", json!({})), seconds(at));
         assert_eq!(actions, [MeshAction::CloseLeg { leg: LegId(leg), why: LegEnd::Rejected }]);
-        assert_eq!(mesh.present(), usize::from(leg < 4), "given up after the last");
+        assert_eq!(present(&mesh), usize::from(leg < 4), "given up after the last");
         assert_eq!(dials(&mesh.tick(seconds(at + 4), UTC)), 0);
         at += 5;
         assert_eq!(dials(&mesh.tick(seconds(at), UTC)), usize::from(leg < 4));
@@ -167,14 +167,40 @@ fn who_does_not_answer_in_20_seconds_is_hung_up_and_called_again() {
 }
 
 #[test]
+fn who_was_not_reached_before_counts_as_there_when_connected_or_heard_of_anew() {
+    let ghost = member(ADA, "s1");
+    let known = std::slice::from_ref(&ghost);
+    let (mut mesh, _) = joined(known);
+    assert_eq!((mesh.unreachable(&[]), mesh.unreachable(known)), (vec![], vec![ghost.clone()]));
+    assert_eq!(mesh.unreachable(&[member(ADA, "s0")]), [], "that was another session");
+    let later = Member { expires_ts_ms: ghost.expires_ts_ms + 1, ..ghost.clone() };
+    mesh.members(std::slice::from_ref(&later), None, NOW, UTC);
+    assert_eq!(mesh.unreachable(known), [], "its event has changed");
+    let mut mesh = called();
+    assert_eq!(mesh.unreachable(known), [], "it is connected");
+    mesh.connection(ONE, ConnectionLevel::Failed, seconds(1));
+    assert_eq!(mesh.unreachable(known), [], "it is expected back");
+    mesh.tick(seconds(62), UTC);
+    assert_eq!(mesh.unreachable(&[]), [ghost]);
+}
+
+#[test]
+fn a_call_in_which_nobody_was_ever_connected_did_not_end_because_everybody_left() {
+    let end = |mut mesh: Mesh| mesh.stop(MeshEnd::Empty, seconds(200), UTC).pop();
+    assert_eq!(end(joined(&[member(ADA, "s1")]).0), Some(MeshAction::End(MeshEnd::Unreachable)));
+    assert_eq!(end(joined(&[]).0), Some(MeshAction::End(MeshEnd::Empty)));
+    assert_eq!(end(called()), Some(MeshAction::End(MeshEnd::Empty)));
+}
+
+#[test]
 fn who_ought_to_call_and_does_not_is_there_for_a_minute() {
     let (mut mesh, _) = joined(&[member(ADA, "s1")]);
     mesh.tick(seconds(59), UTC);
-    assert_eq!(mesh.present(), 1);
+    assert_eq!(present(&mesh), 1);
     mesh.tick(seconds(60), UTC);
-    assert_eq!(mesh.present(), 0);
+    assert_eq!(present(&mesh), 0);
     assert_eq!(accepts(&mesh.signal(signal(ADA, "c", 0, "invite", offer()), seconds(70))), 1);
-    assert_eq!(mesh.present(), 1);
+    assert_eq!(present(&mesh), 1);
 }
 
 #[test]
