@@ -136,12 +136,8 @@ impl CallActor {
                 Effect::CloseLeg { leg } => shared.close_leg(leg),
                 Effect::BeginRecording => shared.want_session.store(true, Ordering::Release),
                 Effect::Present { peer, party, leg } => shared.present(peer, party, leg),
-                Effect::Gone { peer, reason } => {
-                    if let Some(person) = lock(&shared.people).get_mut(&peer) {
-                        person.present = false;
-                        person.reason = reason;
-                    }
-                }
+                Effect::Gone { peer, reason } => shared.gone(&peer, reason),
+                Effect::Beyond { peer } => shared.beyond(&peer),
                 Effect::Note { leg, fact } => self.note(leg, fact),
                 Effect::End(end) => {
                     let unanswered = *lock(&shared.membership) == Membership::Unanswered;
@@ -356,8 +352,9 @@ impl CallActor {
 
     /// The session that was wanted is there with its peers, or will never be.
     fn session_settled(&self) -> bool {
+        let session = lock(&self.shared.session).clone();
         self.shared.session_failed.load(Ordering::Acquire)
-            || (lock(&self.shared.session).is_some() && self.shared.everyone_has_a_place())
+            || session.is_some_and(|session| self.shared.everyone_has_a_place(&session))
     }
 
     fn publish(&self) {

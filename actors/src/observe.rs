@@ -206,6 +206,8 @@ counters! {
     Totals {
         /// Commands and objections in rooms that were not followed.
         commands_refused,
+        /// Devices in group calls that were not recorded because there were too many.
+        participants_refused,
         /// Calls answered.
         calls_answered,
         /// Invites refused because their sender is not on the allow-list.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use recorder_core::call::Saved;
-use recorder_core::manifest::{CallKind, Manifest};
+use recorder_core::manifest::{CallKind, Manifest, Track};
 
 use crate::call::{CallShared, Participant, PeerKey};
 use crate::observe::{CallSnapshot, ParticipantSnapshot, TrackSnapshot};
@@ -68,19 +68,19 @@ fn participant(
     })
 }
 
-/// What a track has written so far, and whether a segment of it is open.
-pub(crate) fn sum(place: &TrackPlace) -> (Finished, bool) {
+/// What a track has written so far.
+fn sum(place: &TrackPlace) -> Finished {
     let mut sum = lock(&place.shared.finished).clone();
     let current = lock(&place.shared.current).clone();
     let closing = lock(&place.shared.closing).clone();
     for segment in closing.iter().chain(current.iter()) {
         sum.add(&segment.now());
     }
-    (sum, current.is_some())
+    sum
 }
 
 fn track(place: &TrackPlace, muted: bool, peer: &PeerShared) -> TrackSnapshot {
-    let (sum, _) = sum(place);
+    let sum = sum(place);
     let current = lock(&place.shared.current).clone();
     let facts = current.as_ref().map(|segment| segment.now());
     let now = peer.world.clock.now();
@@ -110,15 +110,16 @@ fn track(place: &TrackPlace, muted: bool, peer: &PeerShared) -> TrackSnapshot {
     }
 }
 
-/// What a finished session holds, in the words of the message to the room.
-pub(crate) fn saved(manifest: &Manifest) -> Saved {
+/// What a session holds, whichever processes recorded it, in the words of the message to the room, and of how many
+/// participants.
+pub(crate) fn saved(manifest: &Manifest) -> (Saved, usize) {
     let mut saved = Saved::default();
+    let recorded = |track: &Track| track.segments.iter().any(|segment| segment.frames > 0);
+    let participants = manifest.participants.iter().filter(|known| known.tracks.iter().any(recorded)).count();
     let mut first = f64::MAX;
     let mut last = 0.0_f64;
     for track in manifest.participants.iter().flat_map(|participant| &participant.tracks) {
-        if track.segments.iter().any(|segment| segment.frames > 0) {
-            saved.streams += 1;
-        }
+        saved.streams += usize::from(recorded(track));
         for segment in &track.segments {
             saved.bytes += segment.bytes;
             first = first.min(segment.start_s.as_f64());
@@ -126,5 +127,5 @@ pub(crate) fn saved(manifest: &Manifest) -> Saved {
         }
     }
     saved.duration_s = if saved.streams == 0 { 0.0 } else { last - first };
-    saved
+    (saved, participants)
 }

@@ -44,14 +44,15 @@ pub(super) async fn finish(shared: Arc<CallShared>, Ending { end, by }: Ending) 
             Ok(manifest) => crate::snapshot::saved(&manifest),
             Err(error) => {
                 tracing::error!(call = %shared.key, %error, "the session could not be finished");
-                crate::snapshot::saved(&session.manifest())
+                session.saved()
             }
         };
-        *lock(&shared.saved) = Some((saved, reason));
+        let (what, participants) = saved;
+        *lock(&shared.saved) = Some((what, participants, reason));
         if shared.kind == CallKind::OneToOne {
-            shared.outbox.message(recording_saved(saved));
+            shared.outbox.message(recording_saved(what));
         }
-        world.board.happened(world.clock.utc_micros(), Severity::Info, saved_text(&shared, saved));
+        world.board.happened(world.clock.utc_micros(), Severity::Info, saved_text(&shared, what));
         world.sessions.finished(session.folder());
     }
     done(&shared).await;
@@ -63,8 +64,8 @@ async fn suspend(shared: &CallShared, session: &SessionHandle, reason: EndReason
     if let Err(error) = session.suspend().await {
         tracing::error!(call = %shared.key, %error, "what a session knows could not all be written");
     }
-    let saved = crate::snapshot::saved(&session.manifest());
-    *lock(&shared.saved) = Some((saved, reason));
+    let (saved, participants) = session.saved();
+    *lock(&shared.saved) = Some((saved, participants, reason));
 }
 
 async fn done(shared: &CallShared) {

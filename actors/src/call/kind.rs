@@ -93,6 +93,10 @@ pub(super) enum Effect {
         peer: PeerKey,
         reason: LeaveReason,
     },
+    /// A participant is in the call for whom there is no place.
+    Beyond {
+        peer: PeerKey,
+    },
     /// The leg is over.
     CloseLeg {
         leg: LegId,
@@ -300,6 +304,7 @@ fn full_mesh(machine: &Mesh, actions: Vec<MeshAction>) -> Vec<Effect> {
                 MeshAction::MemberLeft { user, device, reason } => {
                     Effect::Gone { peer: key(user, device), reason: stay_reason(reason) }
                 }
+                MeshAction::Beyond { user, device } => Effect::Beyond { peer: key(user, device) },
                 MeshAction::Dial { leg, screen } => Effect::Dial { leg, peer: peer(leg)?, screen },
                 MeshAction::Accept { leg, offer } => Effect::Accept { leg, peer: peer(leg)?, offer },
                 MeshAction::ApplyAnswer { leg, sdp } => Effect::ApplyAnswer { leg, sdp },

@@ -1,7 +1,7 @@
 //! What outlives a CallActor: its slot's content.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -100,6 +100,8 @@ pub struct CallShared {
     pub(super) effects: Mutex<VecDeque<Effect>>,
     pub(super) legs: Mutex<BTreeMap<LegId, Leg>>,
     pub(super) people: Mutex<BTreeMap<PeerKey, Participant>>,
+    /// Participants for whom there was no place.
+    pub(super) beyond: AtomicU64,
     pub(super) want_session: AtomicBool,
     pub(super) opening_session: AtomicBool,
     pub(crate) session: Mutex<Option<SessionHandle>>,
@@ -131,8 +133,8 @@ pub struct CallShared {
     pub(super) missing: Mutex<BTreeMap<PeerKey, BootTime>>,
     /// The homeserver takes our membership back if this process dies.
     pub(super) delayed_leave: DelayedLeave,
-    /// What was recorded, once the session is over.
-    pub(super) saved: Mutex<Option<(Saved, EndReason)>>,
+    /// What was recorded, and of how many participants, once the session is over.
+    pub(super) saved: Mutex<Option<(Saved, usize, EndReason)>>,
     pub(super) ending: Mutex<Option<Ending>>,
     pub(super) finishing: AtomicBool,
     pub(super) done: AtomicBool,
@@ -209,6 +211,7 @@ impl CallShared {
             effects: Mutex::new(effects.into()),
             legs: Mutex::default(),
             people: Mutex::default(),
+            beyond: AtomicU64::new(0),
             want_session: AtomicBool::new(false),
             opening_session: AtomicBool::new(false),
             session: Mutex::default(),

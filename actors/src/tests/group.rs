@@ -14,6 +14,7 @@ pub(super) const CONF: &str = "conf";
 /// Below the bot's id, so that both call it.
 pub(super) const ADA: &str = CALLER;
 pub(super) const ALF: &str = "@alf:hs";
+pub(super) const EVA: &str = "@ava:hs";
 
 pub(super) fn call() -> Value {
     json!({"m.intent": "m.room", "m.type": "m.video"})
@@ -41,15 +42,23 @@ impl Scene {
         self.tree.event("m.room.message", user, json!({"msgtype": "m.text", "body": text})).await
     }
 
-    /// A device of the user is in the call, in the session named.
+    /// The user's device is in the call, in the session named.
     pub(super) async fn member(&self, user: &str, session: &str) {
-        self.tree.event_of(MEMBER_EVENT, user, Some(user), self.membership(session)).await;
+        self.members(user, &[self.device("D", session)]).await;
+    }
+
+    fn device(&self, device: &str, session: &str) -> Value {
+        json!({"device_id": device, "session_id": session, "feeds": [{"purpose": "m.usermedia"}],
+            "expires_ts": self.tree.utc_ms() + 3_600_000})
+    }
+
+    async fn members(&self, user: &str, devices: &[Value]) {
+        let content = json!({"m.calls": [{"m.call_id": CONF, "m.devices": devices}]});
+        self.tree.event_of(MEMBER_EVENT, user, Some(user), content).await;
     }
 
     pub(super) fn membership(&self, session: &str) -> Value {
-        let device = json!({"device_id": "D", "session_id": session, "feeds": [{"purpose": "m.usermedia"}],
-            "expires_ts": self.tree.utc_ms() + 3_600_000});
-        json!({"m.calls": [{"m.call_id": CONF, "m.devices": [device]}]})
+        json!({"m.calls": [{"m.call_id": CONF, "m.devices": [self.device("D", session)]}]})
     }
 
     pub(super) async fn leaves(&self, user: &str) {
@@ -474,7 +483,8 @@ fn whom_no_call_can_reach_makes_one_session_until_their_event_changes() {
         scene.member(ADA, "killed").await;
         until("the session", || *scene.tree.shared.running().borrow() == 1).await;
         tokio::time::sleep(Duration::from_secs(70)).await;
-        scene.ended("unreachable").await;
+        let manifest = scene.ended("unreachable").await;
+        assert_eq!(manifest["participants"], json!([]), "who was never connected is nobody in the session");
         assert!(scene.tree.rooms.said("nobody in the call could be reached"));
         tokio::time::sleep(Duration::from_secs(1_200)).await;
         let begun = || scene.tree.rooms.of("name").iter().filter(|name| name.is_string()).count();
@@ -517,5 +527,49 @@ fn whom_a_call_loses_and_no_longer_reaches_holds_up_neither_its_end_nor_the_next
         scene.member(ADA, "s3").await;
         scene.connect(ADA, "s3").await;
         scene.running(2).await;
+    });
+}
+
+#[test]
+fn devices_that_come_and_go_without_being_connected_leave_nothing_behind() {
+    on_paused_time(async {
+        let mut scene = Scene::recorded().await;
+        for round in 0..50 {
+            let devices: Vec<_> = (0..8).map(|n| scene.device(&format!("{round}-{n}"), "s1")).collect();
+            scene.members(ALF, &devices).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let shown = || scene.tree.board.calls()[0].participants.len();
+        assert_eq!(shown(), 1);
+        let totals = &scene.tree.board.totals;
+        let refused = || totals.participants_refused.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(refused(), 400 - 64, "beyond their bound they are counted");
+        let warned =
+            |warning: &str| scene.tree.board.happenings().iter().any(|said| said.text.contains(warning));
+        assert!(warned("A device of @alf:hs is not recorded"));
+        // Others have their places.
+        scene.member(EVA, "s1").await;
+        scene.connect(EVA, "s1").await;
+        scene.running(4).await;
+        scene.say(ADA, "!stop").await;
+        let manifest = scene.ended("stopped").await;
+        let people = manifest["participants"].as_array().unwrap();
+        let ids: Vec<_> = people.iter().map(|person| (&person["id"], &person["user_id"])).collect();
+        assert_eq!(ids, [(&json!("p1"), &json!(ADA)), (&json!("p2"), &json!(EVA))]);
+    });
+}
+
+#[test]
+fn who_opted_out_from_the_start_has_a_stay_without_a_name_and_without_being_connected() {
+    on_paused_time(async {
+        let scene = Scene::recorded().await;
+        scene.say(ALF, "!record optout").await;
+        scene.member(ALF, "s1").await;
+        until("the stay", || scene.tree.board.calls()[0].participants.len() == 2).await;
+        scene.say(ADA, "!stop").await;
+        let manifest = scene.ended("stopped").await;
+        let alf = &manifest["participants"][1];
+        assert_eq!((&alf["user_id"], &alf["tracks"]), (&Value::Null, &json!([])));
+        assert_eq!(alf["presence"].as_array().unwrap().len(), 1);
     });
 }

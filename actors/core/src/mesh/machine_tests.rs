@@ -185,6 +185,43 @@ fn who_was_not_reached_before_counts_as_there_when_connected_or_heard_of_anew() 
 }
 
 #[test]
+fn a_user_who_cycles_devices_has_no_place_for_more_than_64_and_takes_none_from_others() {
+    let (mut mesh, _) = joined(&[]);
+    let (mut came, mut beyond) = (0, 0);
+    for round in 0..20 {
+        let mut members: Vec<Member> = (0..8)
+            .map(|device| Member { device: format!("{}", round * 8 + device), ..member(ADA, "s1") })
+            .collect();
+        members.push(member(EVE, "s1"));
+        for _ in 0..2 {
+            let actions = mesh.members(&members, None, NOW, UTC);
+            let count =
+                |wanted: fn(&MeshAction) -> bool| actions.iter().filter(|action| wanted(action)).count();
+            came += count(|action| matches!(action, MeshAction::MemberJoined { .. }));
+            beyond += count(|action| matches!(action, MeshAction::Beyond { .. }));
+        }
+    }
+    assert_eq!((came, beyond, mesh.counts().beyond), (64 + 1, 160 - 64, 160 - 64));
+    assert_eq!(mesh.unreachable(&[]).len(), 8, "nobody waits for those without a place");
+    let again = Member { device: "0".into(), ..member(ADA, "s2") };
+    let actions = mesh.members(&[again, member(EVE, "s1")], None, NOW, UTC);
+    assert!(actions.contains(&MeshAction::MemberJoined { user: ADA.into(), device: "0".into() }));
+    assert_eq!(mesh.unreachable(&[]), []);
+}
+
+#[test]
+fn a_session_has_places_for_2000_devices_and_every_one_of_them_may_come_back() {
+    let (mut mesh, _) = joined(&[]);
+    let of = |user: usize| member(&format!("@{user:04}:hs"), "s1");
+    let comes = |mesh: &mut Mesh, user| {
+        let actions = mesh.members(&[of(user)], None, NOW, UTC);
+        actions.iter().any(|action| matches!(action, MeshAction::MemberJoined { .. }))
+    };
+    assert_eq!((0..2_100).filter(|user| comes(&mut mesh, *user)).count(), 2_000);
+    assert!(comes(&mut mesh, 1_999) && comes(&mut mesh, 0) && !comes(&mut mesh, 2_000));
+}
+
+#[test]
 fn a_call_in_which_nobody_was_ever_connected_did_not_end_because_everybody_left() {
     let end = |mut mesh: Mesh| mesh.stop(MeshEnd::Empty, seconds(200), UTC).pop();
     assert_eq!(end(joined(&[member(ADA, "s1")]).0), Some(MeshAction::End(MeshEnd::Unreachable)));

@@ -171,7 +171,7 @@ pub enum RecordingState {
 pub struct Progress {
     pub state: RecordingState,
     pub duration_s: f64,
-    /// Devices that are or were in the call.
+    /// Devices of which something was recorded.
     pub participants: usize,
     /// Streams that are being recorded.
     pub streams: usize,
