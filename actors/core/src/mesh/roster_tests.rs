@@ -176,6 +176,21 @@ fn devices_of_one_user_are_members_of_their_own_and_the_last_word_on_one_counts(
 }
 
 #[test]
+fn what_killed_clients_left_behind_hides_no_device_that_lives() {
+    let mut roster = roster();
+    let ghosts = |prefix: &str, expires: i64| -> Vec<Value> {
+        (0..10).map(|n| device(&format!("{prefix}{n}"), "s", expires)).collect()
+    };
+    let list = [&ghosts("long ago", NOW - 1)[..], &ghosts("lately", NOW + HOUR / 2)].concat();
+    let older = json!({"m.call_id": "older", "m.devices": list.clone()});
+    let devices = [&list[..], &[device("HERE", "s", NOW + HOUR)]].concat();
+    let entry = json!({"m.calls": [older, {"m.call_id": "conf", "m.devices": devices}]});
+    roster.state_event(MEMBER_EVENT, "@bob:hs", "@bob:hs", &entry, NOW);
+    assert!(there(&roster, NOW).contains(&"@bob:hs/HERE".to_owned()));
+    assert_eq!(there(&roster, NOW + HOUR / 2), ["@bob:hs/HERE"]);
+}
+
+#[test]
 fn the_newest_call_that_is_not_over_is_the_call() {
     let mut roster = roster();
     roster.state_event(CALL_EVENT, "older", "@ada:hs", &call(), NOW - 2 * HOUR);
