@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use recorder_core::call::{RoomEvent, Saved};
-use recorder_core::ids::CallKey;
+use recorder_core::ids::{CallKey, SessionId};
 use recorder_core::manifest::{CallKind, EndReason, EventKind};
 use recorder_core::mesh::{CALL_EVENT, Gathering, MEMBER_EVENT, Member, Roster, without_device};
 use recorder_core::room::{
@@ -297,6 +297,9 @@ impl RoomPlace {
 
     fn go_on(&self) -> bool {
         let Some(record) = lock(&self.unfinished).clone() else { return false };
+        if let Some(delay) = record.delay {
+            actix::spawn(self.world.rooms.cancel_delay(delay));
+        }
         let now = self.world.clock.now();
         let there = record.durable.running.as_ref().is_some_and(|running| {
             let gathering = self.gathering_of(&running.call_id);
@@ -381,6 +384,11 @@ impl RoomPlace {
     pub(crate) fn ended(&self, saved: Saved, participants: usize, reason: EndReason) {
         let now = self.world.clock.now();
         *lock(&self.call) = None;
+        {
+            // The next session may begin with this step, and is another.
+            let mut kept = lock(&self.kept);
+            *kept = RoomRecord { durable: std::mem::take(&mut kept.durable), ..RoomRecord::default() };
+        }
         self.step(|machine| machine.ended(Ended { saved, participants, reason }, now));
     }
 
@@ -404,14 +412,21 @@ impl RoomPlace {
         self.step(|machine| machine.call_rejected(caller, now));
     }
 
-    /// The running session is on the disk: what a next process goes on with.
-    pub(crate) fn session_is(&self, session: &recorder_core::ids::SessionId, began_utc_micros: i64) {
+    /// What a next process goes on with: the session, once it is on the disk, and what waits to take our membership back.
+    pub(crate) fn running_is(
+        &self,
+        session: Option<SessionId>,
+        began_utc_micros: i64,
+        delay: Option<String>,
+    ) {
         {
             let mut kept = lock(&self.kept);
-            if kept.session.as_ref() == Some(session) {
+            // One that goes on is known before it is opened.
+            let session = session.or(kept.session.clone());
+            if (&kept.session, &kept.delay) == (&session, &delay) {
                 return;
             }
-            kept.session = Some(session.clone());
+            (kept.session, kept.delay) = (session, delay);
             kept.began_utc_micros = Some(began_utc_micros);
         }
         self.persist();
@@ -482,8 +497,7 @@ impl RoomPlace {
         let record = {
             let mut kept = lock(&self.kept);
             if durable.running.is_none() {
-                kept.session = None;
-                kept.began_utc_micros = None;
+                *kept = RoomRecord::default();
             }
             kept.durable = durable;
             kept.clone()

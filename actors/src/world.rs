@@ -45,6 +45,21 @@ pub struct GroupSettings {
     pub tile: bool,
     /// Calls recorded at once, of all kinds.
     pub max_calls: usize,
+    pub leave: LeaveTerms,
+}
+
+/// When the homeserver takes our membership of a call back because it hears no more of us.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaveTerms {
+    pub after: Duration,
+    /// How often we give word.
+    pub every: Duration,
+}
+
+impl Default for LeaveTerms {
+    fn default() -> Self {
+        Self { after: Duration::from_secs(60), every: Duration::from_secs(20) }
+    }
 }
 
 impl Default for GroupSettings {
@@ -59,6 +74,7 @@ impl Default for GroupSettings {
             commands_per_minute: 10,
             tile: true,
             max_calls: 100,
+            leave: LeaveTerms::default(),
         }
     }
 }

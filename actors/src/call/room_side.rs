@@ -148,6 +148,11 @@ impl CallShared {
         lock(&self.machine).unreachable(known).filter(|_| told)
     }
 
+    /// What waits at the homeserver to take our membership back.
+    pub(crate) fn delay(&self) -> Option<String> {
+        self.delayed_leave.delay()
+    }
+
     pub(crate) fn session_id(&self) -> Option<SessionId> {
         lock(&self.session).as_ref().map(|session| session.session_id().clone())
     }

@@ -82,9 +82,8 @@ impl SupervisorActor {
             let call = self.call_of(&room);
             let progress = call.as_ref().map(|place| place.shared.progress());
             if let Some(place) = &call {
-                if let Some(session) = place.shared.session_id() {
-                    room.session_is(&session, place.shared.started_utc_micros);
-                }
+                let (began, delay) = (place.shared.started_utc_micros, place.shared.delay());
+                room.running_is(place.shared.session_id(), began, delay);
                 self.show_members(&room, place);
                 room.learn_unreachable(|known| place.shared.unreachable(known));
             }

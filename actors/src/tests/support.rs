@@ -1,8 +1,6 @@
 //! The fakes a tree's world is made of.
 
 use std::collections::HashMap;
-use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,20 +8,19 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use recorder_core::call::Announcement;
-use recorder_core::ids::{ConnectionId, Mid, SessionId, StreamId};
-use recorder_core::manifest::{RecorderInfo, Room};
+use recorder_core::ids::{ConnectionId, Mid, StreamId};
 use recorder_core::media::{Codec, MediaKind, RtpPacket, Skipped};
 use recorder_core::time::BootTime;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+pub use super::sessions::FakeSessions;
 pub use super::tree::*;
 use crate::ports::*;
 use crate::ring::{StreamInfo, TrackRing};
 use crate::segment::{
     Failure, SegmentControl, SegmentFacts, SegmentHandle, SegmentOrder, SegmentPhase, SegmentPlane,
 };
-use crate::session::{self, SessionError, SessionHandle, SessionSettings, SessionStart, SessionStore};
 use crate::supervise::panic_text;
 use crate::testing::{Point, visit};
 
@@ -405,77 +402,6 @@ impl Signalling for Arc<FakeSignalling> {
 
     fn display_name(&self, _: String, _: String) -> BoxFuture<'static, Option<String>> {
         async { Some("Ada".to_owned()) }.boxed()
-    }
-}
-
-/// A folder in memory that may refuse to be made.
-#[derive(Clone, Default)]
-pub struct FakeSessions {
-    pub snapshots: Arc<Mutex<Vec<Vec<u8>>>>,
-    pub refuse: Arc<std::sync::atomic::AtomicBool>,
-    /// A folder takes a second to be made.
-    pub slow: Arc<std::sync::atomic::AtomicBool>,
-    pub clock: Option<Arc<dyn Clock>>,
-    pub abandoned: Arc<Mutex<Vec<SessionId>>>,
-}
-
-struct MemoryStore {
-    snapshots: Arc<Mutex<Vec<Vec<u8>>>>,
-    refuse: bool,
-}
-
-impl SessionStore for MemoryStore {
-    fn create_folder(&mut self, room: &str, session: &str) -> io::Result<PathBuf> {
-        if self.refuse {
-            return Err(io::Error::from(io::ErrorKind::PermissionDenied));
-        }
-        Ok(PathBuf::from(room).join(session))
-    }
-
-    fn append_journal(&mut self, _: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync_journal(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn write_snapshot(&mut self, json: &[u8]) -> io::Result<()> {
-        self.snapshots.lock().unwrap().push(json.to_vec());
-        Ok(())
-    }
-}
-
-impl SessionFactory for FakeSessions {
-    fn finished(&self, _: &std::path::Path) {}
-
-    fn abandon(&self, session: SessionId) {
-        self.abandoned.lock().unwrap().push(session);
-    }
-
-    fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>> {
-        let start = SessionStart {
-            session_id: SessionId::new("s1"),
-            call_id: order.call_id,
-            call_kind: order.call_kind,
-            room: Room { id: order.room_id, name: Some(order.room.name), encrypted: order.room.encrypted },
-            started_by: order.started_by,
-            continues: None,
-            recorder: RecorderInfo { name: "test".into(), version: "0".into() },
-            boot_id: String::new(),
-            earliest_media: None,
-        };
-        let store = MemoryStore {
-            snapshots: Arc::clone(&self.snapshots),
-            refuse: self.refuse.load(Ordering::Relaxed),
-        };
-        let clock = self.clock.clone().expect("the tree sets it");
-        let wait = Duration::from_secs(u64::from(self.slow.load(Ordering::Relaxed)));
-        async move {
-            tokio::time::sleep(wait).await;
-            session::open(Box::new(store), clock, start, SessionSettings::default()).await
-        }
-        .boxed()
     }
 }
 

@@ -76,13 +76,28 @@ impl Tree {
 
     fn with(max_calls: usize, remembered: HashMap<String, RoomRecord>) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(TestClock(tokio::time::Instant::now()));
+        let sessions = FakeSessions { clock: Some(Arc::clone(&clock)), ..FakeSessions::default() };
+        Self::of(max_calls, clock, sessions, remembered)
+    }
+
+    /// The next process, on the same disk, once this one has ended.
+    pub fn next_process(&self) -> Self {
+        let records = self.rooms.records.lock().unwrap().iter().cloned().collect();
+        Self::of(20, Arc::clone(&self.clock), self.sessions.clone(), records)
+    }
+
+    fn of(
+        max_calls: usize,
+        clock: Arc<dyn Clock>,
+        sessions: FakeSessions,
+        remembered: HashMap<String, RoomRecord>,
+    ) -> Self {
         let board = Board::new();
         let media = Arc::new(FakeMedia::default());
         let segments = Arc::new(FakeSegments::default());
         let signalling = Arc::new(FakeSignalling::default());
         let rooms = Arc::new(FakeRooms::default());
         let live_calls = Arc::new(FakeLiveCalls::default());
-        let sessions = FakeSessions { clock: Some(Arc::clone(&clock)), ..FakeSessions::default() };
         let (disk, level) = watch::channel(DiskLevel::Plenty);
         let world = Arc::new(faulty_world(World {
             settings: TreeSettings {
