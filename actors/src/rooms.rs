@@ -63,6 +63,8 @@ pub(crate) struct RoomPlace {
     unreachable: Mutex<Vec<Member>>,
     /// Our own membership was seen.
     joined: AtomicBool,
+    /// We came into the room and have not looked yet whether a membership of a call was left behind.
+    arrived: AtomicBool,
     answers: Arc<Mutex<VecDeque<Answer>>>,
     voice: Voice,
     /// Taken one by one, so that a fault costs one.
@@ -113,6 +115,7 @@ impl RoomPlace {
             roster: Mutex::new(Roster::new(&world.settings.user)),
             unreachable: Mutex::default(),
             joined: AtomicBool::new(false),
+            arrived: AtomicBool::new(false),
             voice: Voice::open(world, link, id, &answers),
             answers,
             facts: Mutex::default(),
@@ -187,6 +190,9 @@ impl RoomPlace {
     fn arrive(&self, powers: Option<&RoomPowers>, event: &RoomEvent) {
         let new = event.age < NEW;
         let known = self.joined.swap(true, Ordering::Relaxed);
+        if !known {
+            self.arrived.store(true, Ordering::Relaxed);
+        }
         if new && !known {
             // Somebody may have given a command before we first heard of the room.
             lock(&self.machine).joined(event.received - event.age);
@@ -289,14 +295,12 @@ impl RoomPlace {
         if self.settled.load(Ordering::Relaxed) {
             return;
         }
-        if !self.go_on() {
-            self.clear_stale_membership();
-        }
+        self.go_on();
         self.settled.store(true, Ordering::Relaxed);
     }
 
-    fn go_on(&self) -> bool {
-        let Some(record) = lock(&self.unfinished).clone() else { return false };
+    fn go_on(&self) {
+        let Some(record) = lock(&self.unfinished).clone() else { return };
         if let Some(delay) = record.delay {
             actix::spawn(self.world.rooms.cancel_delay(delay));
         }
@@ -316,7 +320,6 @@ impl RoomPlace {
             self.ended(Saved::default(), 0, EndReason::Restarted);
         }
         *lock(&self.unfinished) = None;
-        there
     }
 
     /// Why what is being recorded here is to end, if it is; `None` where nothing is to be recorded. Levels: the tree compares
@@ -362,20 +365,24 @@ impl RoomPlace {
         self.voice.flushed()
     }
 
-    /// Takes back what an earlier process left of our membership.
-    fn clear_stale_membership(&self) {
+    /// Once what the room says of calls is known, and unless one is recorded: takes back what an earlier process, or we
+    /// when we were removed from the room, left of our membership.
+    pub(crate) fn clear_stale_membership(&self) {
+        if lock(&self.call).is_some() || !self.arrived.swap(false, Ordering::Relaxed) {
+            return;
+        }
         let utc_ms = self.world.clock.utc_micros() / 1_000;
         let device = &self.world.settings.device;
         let Some(content) = without_device(self.own_content().as_ref(), device, utc_ms) else {
             return;
         };
-        tracing::info!(room = %self.id, "a membership of an earlier process is taken back");
+        tracing::info!(room = %self.id, "a membership that was left behind is taken back");
         let (kind, key) = (MEMBER_EVENT.to_owned(), self.world.settings.user.clone());
         let sending =
             self.world.rooms.send_state(self.id.clone(), kind, key, content, Duration::from_secs(60));
         actix::spawn(async move {
             if let Err(error) = sending.await {
-                tracing::warn!(%error, "a membership of an earlier process could not be taken back");
+                tracing::warn!(%error, "a membership that was left behind could not be taken back");
             }
         });
     }

@@ -329,6 +329,7 @@ impl SupervisorActor {
             Waiting::BatchOver => {
                 self.shared.rooms_known.store(true, Ordering::Release);
                 self.keep_rooms();
+                self.clear_stale_memberships();
                 let now = self.shared.world.clock.now();
                 let actions = lock(&self.shared.desk).batch_end(now);
                 self.perform(actions);

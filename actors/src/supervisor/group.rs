@@ -93,6 +93,13 @@ impl SupervisorActor {
         }
     }
 
+    /// A batch is over: what the rooms that we came into say of calls is known.
+    pub(super) fn clear_stale_memberships(&self) {
+        for room in self.rooms() {
+            room.clear_stale_membership();
+        }
+    }
+
     /// How many calls may be recorded at once, if so many are.
     pub(super) fn full(&self) -> Option<usize> {
         self.full_without(None)

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use recorder_core::mesh::MEMBER_EVENT;
 use serde_json::{Value, json};
 
 use super::scene::*;
@@ -62,5 +63,22 @@ fn a_membership_that_could_not_be_taken_back_is_left_to_the_homeserver() {
         let restarted = rooms.of("restart").len();
         passes(120).await;
         assert_eq!((rooms.of("cancel").len(), rooms.of("restart").len()), (0, restarted));
+    });
+}
+
+#[test]
+fn what_a_removal_left_of_our_membership_is_taken_back_when_we_are_in_the_room_again() {
+    on_paused_time(async {
+        let bot = "@bot:hs";
+        let scene = Scene::recorded().await;
+        scene.is(bot, "join").await;
+        let ours = scene.tree.rooms.of(MEMBER_EVENT).pop().unwrap();
+        scene.tree.event_of(MEMBER_EVENT, bot, Some(bot), ours).await;
+        scene.is(bot, "leave").await;
+        until("the end", || *scene.tree.shared.running().borrow() == 0).await;
+        assert_eq!((scene.tree.manifest().ended_s.is_some(), scene.own_devices().len()), (true, 1));
+        scene.is(bot, "join").await;
+        until("our leave", || scene.own_devices().is_empty()).await;
+        assert_eq!(scene.tree.rooms.of(MEMBER_EVENT).len(), 2, "once");
     });
 }

@@ -62,6 +62,12 @@ impl Scene {
         self.tree.event_of(MEMBER_EVENT, user, Some(user), json!({"m.calls": []})).await;
     }
 
+    /// The user's membership of the room.
+    pub async fn is(&self, user: &str, membership: &str) {
+        let content = json!({ "membership": membership });
+        self.tree.event_of("m.room.member", user, Some(user), content).await;
+    }
+
     /// What we last published of ourselves.
     pub fn own_devices(&self) -> Vec<Value> {
         let published = self.tree.rooms.of(MEMBER_EVENT);
