@@ -6,7 +6,7 @@ use recorder_core::call::{
 };
 use recorder_core::ids::{CallKey, LegId};
 use recorder_core::manifest::{CallKind, LeaveReason};
-use recorder_core::mesh::{self, Member, Mesh, MeshAction, MeshEnd, MeshSettings};
+use recorder_core::mesh::{self, Member, Mesh, MeshAction, MeshEnd, MeshSettings, ToDeviceSignal};
 use recorder_core::time::BootTime;
 use serde_json::Value;
 
@@ -184,6 +184,14 @@ impl Machine {
         match self {
             Self::OneToOne(machine) => machine.metadata(),
             Self::Mesh(machine) => machine.metadata(leg),
+        }
+    }
+
+    /// The signal is for this device in this call.
+    pub(super) fn is_addressee(&self, signal: &ToDeviceSignal) -> bool {
+        match self {
+            Self::OneToOne(_) => false,
+            Self::Mesh(machine) => machine.is_addressee(signal),
         }
     }
 

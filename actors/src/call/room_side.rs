@@ -7,7 +7,7 @@ use std::time::Duration;
 use recorder_core::call::{CallEnd, Saved};
 use recorder_core::ids::SessionId;
 use recorder_core::manifest::{CallKind, EndReason, Event, EventKind, Record};
-use recorder_core::mesh::Member;
+use recorder_core::mesh::{Member, ToDeviceSignal};
 use recorder_core::room::{Progress, RecordingState};
 use recorder_core::time::BootTime;
 use serde_json::{Map, Value};
@@ -146,6 +146,11 @@ impl CallShared {
     pub(crate) fn unreachable(&self, known: &[Member]) -> Option<Vec<Member>> {
         let told = lock(&self.shown).is_some() && lock(&self.inbox).is_empty();
         lock(&self.machine).unreachable(known).filter(|_| told)
+    }
+
+    /// The signal is for us in this call.
+    pub(crate) fn is_addressee(&self, signal: &ToDeviceSignal) -> bool {
+        lock(&self.machine).is_addressee(signal)
     }
 
     /// What waits at the homeserver to take our membership back.

@@ -39,7 +39,7 @@ impl SupervisorActor {
         Some(room)
     }
 
-    /// A call event from device to device goes to the call of its conference.
+    /// A call event from device to device goes to the call of its conference in which we have the session it is for.
     pub(super) fn device_event(&self, delivery: &DeviceDelivery) {
         let totals = &self.shared.world.board.totals;
         let DeviceDelivery { sender, event_type, content, received } = delivery;
@@ -50,10 +50,8 @@ impl SupervisorActor {
                 return Totals::count(&totals.signals_ignored);
             }
         };
-        let call = lock(&self.shared.calls)
-            .values()
-            .find(|place| place.shared.kind == CallKind::Mesh && place.shared.call_id == signal.conf_id)
-            .cloned();
+        let call =
+            lock(&self.shared.calls).values().find(|place| place.shared.is_addressee(&signal)).cloned();
         match call {
             Some(place) => {
                 Totals::count(&totals.signals_handled);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use recorder_core::mesh::CALL_EVENT;
+use recorder_core::mesh::{CALL_EVENT, MEMBER_EVENT};
 use serde_json::{Value, json};
 
 use super::scene::*;
@@ -453,5 +453,28 @@ fn who_opted_out_from_the_start_has_a_stay_without_a_name_and_without_being_conn
         let alf = &manifest["participants"][1];
         assert_eq!((&alf["user_id"], &alf["tracks"]), (&Value::Null, &json!([])));
         assert_eq!(alf["presence"].as_array().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_conference_id_that_two_rooms_have_does_not_lead_signals_to_the_wrong_one() {
+    on_paused_time(async {
+        let mut scene = Scene::recorded().await;
+        let other = "!other:hs";
+        let say = |kind, key, content| scene.tree.event_in(other, kind, ADA, key, content);
+        say(CALL_EVENT, Some(CONF), json!({"m.intent": "m.room", "m.type": "m.video"})).await;
+        let device = scene.device("D", "elsewhere");
+        let member = json!({"m.calls": [{"m.call_id": CONF, "m.devices": [device]}]});
+        say(MEMBER_EVENT, Some(ADA), member).await;
+        say("m.room.message", None, json!({"msgtype": "m.text", "body": "!start"})).await;
+        until("our second membership", || scene.tree.rooms.of(MEMBER_EVENT).len() == 2).await;
+        // The scene takes what we published last for ours.
+        scene.connect(ADA, "elsewhere").await;
+        scene.running(4).await;
+        let rooms: Vec<_> = scene.tree.board.calls().iter().map(|call| call.room_id.clone()).collect();
+        assert_eq!(rooms, [ROOM, other]);
+        let streams: Vec<_> =
+            scene.tree.board.calls().iter().map(|call| call.participants[0].tracks.len()).collect();
+        assert_eq!(streams, [2, 2]);
     });
 }

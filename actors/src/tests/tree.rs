@@ -191,7 +191,19 @@ impl Tree {
         state_key: Option<&str>,
         content: Value,
     ) -> bool {
-        let delivery = self.delivery(event_type, sender, state_key, content);
+        self.event_in(ROOM, event_type, sender, state_key, content).await
+    }
+
+    pub async fn event_in(
+        &self,
+        room: &str,
+        event_type: &str,
+        sender: &str,
+        state_key: Option<&str>,
+        content: Value,
+    ) -> bool {
+        let mut delivery = self.delivery(event_type, sender, state_key, content);
+        room.clone_into(&mut delivery.event.room);
         let Some(addr) = self.slot.addr() else { return false };
         addr.send(Deliver { events: vec![delivery], batch_over: true, ..Deliver::default() }).await.is_ok()
     }
