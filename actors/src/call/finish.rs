@@ -26,7 +26,7 @@ pub(super) async fn finish(shared: Arc<CallShared>, Ending { end, by }: Ending) 
         let people: Vec<_> = lock(&shared.people).values().flat_map(Participant::peers).collect();
         for peer in people {
             for track in peer.tracks() {
-                let files = lock(&track.shared.finished).files.clone();
+                let files = lock(&track.shared.finished).clone();
                 clock_fit::recompute(&session, &peer.sender_clock, &files);
             }
         }

@@ -169,9 +169,14 @@ impl SessionHandle {
         self.inner.shared.lock().manifest.clone()
     }
 
+    /// Looks at the manifest as of now. Nothing may be told meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&Manifest) -> T) -> T {
+        look(&self.inner.shared.lock().manifest)
+    }
+
     /// What has been recorded so far, and of how many participants.
     pub fn saved(&self) -> (Saved, usize) {
-        crate::snapshot::saved(&self.inner.shared.lock().manifest)
+        self.look(crate::snapshot::saved)
     }
 
     /// Facts refused so far.

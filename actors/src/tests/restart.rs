@@ -20,3 +20,38 @@ fn the_next_process_gives_up_what_waits_to_take_its_membership() {
         until("the end of the delay", || next.rooms.of("cancel") == [json!("delay-1")]).await;
     });
 }
+
+/// Bytes and files of each track of the call's first participant, as the page has them.
+fn figures(scene: &Scene) -> Vec<(String, u64, u32)> {
+    let calls = scene.tree.board.calls();
+    let tracks = calls.first().and_then(|call| call.participants.first()).map(|person| &person.tracks);
+    tracks.into_iter().flatten().map(|track| (track.id.clone(), track.bytes, track.segments)).collect()
+}
+
+fn each(bytes: u64, files: u32) -> Vec<(String, u64, u32)> {
+    ["p1-microphone-1", "p1-camera-1"].map(|track| (track.to_owned(), bytes, files)).to_vec()
+}
+
+#[test]
+fn figures_are_of_all_connections_and_processes_that_had_the_session() {
+    on_paused_time(async {
+        let mut scene = Scene::recorded().await;
+        until("the first files", || figures(&scene) == each(1_000, 1)).await;
+        scene.leaves(ADA).await;
+        scene.running(0).await;
+        scene.member(ADA, "s1").await;
+        scene.connect(ADA, "s1").await;
+        until("the rejoiner's files", || figures(&scene) == each(2_000, 2)).await;
+
+        let mut scene = scene.restarted().await;
+        until("what the process before wrote", || figures(&scene) == each(2_000, 2)).await;
+        let status = || scene.tree.rooms.said("Joining the call") && scene.tree.rooms.said("1 participant");
+        until("the status", status).await;
+        scene.connect(ADA, "s1").await;
+        until("the files of this one", || figures(&scene) == each(3_000, 3)).await;
+        scene.say(ADA, "!stop").await;
+        let manifest = scene.ended("stopped").await;
+        assert_eq!(manifest["participants"].as_array().unwrap().len(), 1);
+        assert!(scene.tree.rooms.said("I recorded 1 participant, 2 streams"));
+    });
+}

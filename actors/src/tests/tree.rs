@@ -208,6 +208,16 @@ impl Tree {
         addr.send(Deliver { events: vec![delivery], batch_over: true, ..Deliver::default() }).await.is_ok()
     }
 
+    /// State of the room in one batch.
+    pub async fn state_at_once(&self, state: Vec<(&str, &str, &str, Value)>) {
+        let delivery = |(kind, sender, key, content): (&str, &str, &str, _)| {
+            self.delivery(kind, sender, Some(key), content)
+        };
+        let events = state.into_iter().map(delivery).collect();
+        let message = Deliver { events, batch_over: true, ..Deliver::default() };
+        self.slot.addr().expect("a supervisor").send(message).await.expect("it lives");
+    }
+
     /// Events of the caller in one batch.
     pub async fn events_at_once(&self, event_type: &str, contents: Vec<Value>) {
         let deliveries = contents.into_iter().map(|content| self.delivery(event_type, CALLER, None, content));
