@@ -219,6 +219,7 @@ impl Tree {
                 group: group_settings(settings),
             },
             clock: Arc::clone(&path.clock),
+            listening: account.listening_since(),
             media: Arc::clone(&path.media) as _,
             segments: Arc::clone(&path.pumps) as _,
             signalling: Arc::new(MatrixSignalling::new(account.clone())),

@@ -102,6 +102,7 @@ impl RoomPlace {
             auto: group.auto,
             empty_after: group.empty_after,
             commands_per_minute: group.commands_per_minute,
+            listening: world.listening,
             ..room::Settings::new(&world.settings.user, &group.name, world.clock.now())
         };
         let record = record.unwrap_or_default();

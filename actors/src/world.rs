@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use recorder_core::ids::{ConnectionId, SegmentId};
 use recorder_core::restart::RestartTerms;
+use recorder_core::time::BootTime;
 use tokio::sync::watch;
 
 use crate::observe::Board;
@@ -82,6 +83,8 @@ impl Default for GroupSettings {
 pub struct World {
     pub settings: TreeSettings,
     pub clock: Arc<dyn Clock>,
+    /// When this process began to listen: what is said in rooms from then on is said to it.
+    pub listening: BootTime,
     pub media: Arc<dyn MediaPlane>,
     pub segments: Arc<dyn SegmentPlane>,
     pub signalling: Arc<dyn Signalling>,

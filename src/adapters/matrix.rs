@@ -173,6 +173,7 @@ struct Shared {
     delays: delayed::Delays,
     stop: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
+    listening_since: BootTime,
     _lock: files::StoreLock,
 }
 
@@ -210,6 +211,7 @@ impl MatrixAccount {
         let (handled, acknowledged) = watch::channel(0);
         let news = Arc::<invites::News>::default();
         let stop = CancellationToken::new();
+        let listening_since = clock.now();
         let (state, state_seen) = watch::channel(initial_state(&client));
         board.account.store(Arc::new(state.borrow().snapshot()));
 
@@ -230,6 +232,7 @@ impl MatrixAccount {
             invites: Arc::clone(&news),
             mailbox,
             us: us.clone(),
+            started: listening_since,
         };
         let courier = Box::pin(deliver::Courier::new(parts, progress)).await;
         let inputs = deliver::Inputs { updates, done: taken, acknowledged };
@@ -258,7 +261,17 @@ impl MatrixAccount {
         });
         let tasks = Mutex::new(tasks);
         let delays = delayed::Delays::default();
-        let shared = Shared { client, state: state_seen, handled, turn, delays, stop, tasks, _lock: lock };
+        let shared = Shared {
+            client,
+            state: state_seen,
+            handled,
+            turn,
+            delays,
+            stop,
+            tasks,
+            listening_since,
+            _lock: lock,
+        };
         Ok((Self { shared: Arc::new(shared) }, deliveries))
     }
 
@@ -268,6 +281,11 @@ impl MatrixAccount {
 
     pub fn device_id(&self) -> String {
         self.shared.client.device_id().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// When it began to listen: what was said in rooms before is told as [`Delivery::Missed`].
+    pub fn listening_since(&self) -> BootTime {
+        self.shared.listening_since
     }
 
     pub fn state(&self) -> watch::Receiver<AccountState> {

@@ -138,6 +138,7 @@ impl RecordingTarget {
                 group: GroupSettings { enabled: false, ..GroupSettings::default() },
             },
             clock: Arc::clone(&path.clock),
+            listening: path.clock.now(),
             media: Arc::clone(&path.media) as _,
             segments: Arc::clone(&path.pumps) as _,
             signalling: Arc::new(Loopback { answers: Arc::clone(&answers) }),

@@ -47,6 +47,7 @@ fn tree(running: Running, recordings: &Path, allowed: &str) -> RecordingPath {
             group: GroupSettings { leave: LEAVE, ..GroupSettings::default() },
         },
         clock: Arc::clone(&path.clock),
+        listening: recorder_core::time::BootTime(0),
         media: Arc::clone(&path.media) as _,
         segments: Arc::clone(&path.pumps) as _,
         signalling: Arc::new(MatrixSignalling::new(account.clone())),

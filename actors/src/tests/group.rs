@@ -478,3 +478,15 @@ fn a_conference_id_that_two_rooms_have_does_not_lead_signals_to_the_wrong_one() 
         assert_eq!(streams, [2, 2]);
     });
 }
+
+#[test]
+fn a_command_is_obeyed_that_was_said_while_the_first_sync_was_slow() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        tree.said_ago(Duration::from_secs(50), ADA, "!record help").await;
+        tree.said_ago(Duration::from_secs(30), ADA, "!start").await;
+        until("the answer", || tree.rooms.said("Nobody is in a call here yet")).await;
+        assert!(!tree.rooms.said("What I understand"), "that was said to nobody");
+    });
+}

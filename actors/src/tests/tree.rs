@@ -107,6 +107,7 @@ impl Tree {
                 group: GroupSettings { max_calls, ..GroupSettings::default() },
             },
             clock: Arc::clone(&clock),
+            listening: clock.now(),
             media: Arc::clone(&media) as _,
             segments: Arc::clone(&segments) as _,
             signalling: Arc::new(Arc::clone(&signalling)),
@@ -206,6 +207,15 @@ impl Tree {
         room.clone_into(&mut delivery.event.room);
         let Some(addr) = self.slot.addr() else { return false };
         addr.send(Deliver { events: vec![delivery], batch_over: true, ..Deliver::default() }).await.is_ok()
+    }
+
+    /// A message that was sent a while ago.
+    pub async fn said_ago(&self, ago: Duration, sender: &str, text: &str) {
+        let content = json!({"msgtype": "m.text", "body": text});
+        let mut delivery = self.delivery("m.room.message", sender, None, content);
+        delivery.event.age = ago;
+        let message = Deliver { events: vec![delivery], batch_over: true, ..Deliver::default() };
+        self.slot.addr().expect("a supervisor").send(message).await.expect("it lives");
     }
 
     /// State of the room in one batch.

@@ -84,6 +84,8 @@ pub(super) struct Parts {
     pub(super) invites: Arc<News>,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) us: Us,
+    /// When we began to listen.
+    pub(super) started: BootTime,
 }
 
 pub(super) struct Inputs {
@@ -95,7 +97,7 @@ pub(super) struct Inputs {
 impl Courier {
     /// `progress` is the file of what was handled.
     pub(super) async fn new(parts: Parts, progress: PathBuf) -> Self {
-        let Parts { client, clock, board, out, invites, mailbox, us } = parts;
+        let Parts { client, clock, board, out, invites, mailbox, us, started } = parts;
         let limits = Limits::default();
         let mut inbox = Inbox::new(limits);
         let (handled, earlier) = Handled::load(progress, limits.lifetime, clock.utc_micros());
@@ -107,7 +109,7 @@ impl Courier {
         if unclean {
             info!("the last run ended before everything was handled, reading back");
         }
-        let (started, lifetime) = (clock.now(), limits.lifetime);
+        let lifetime = limits.lifetime;
         Self {
             client,
             clock,

@@ -244,7 +244,7 @@ impl Room {
 
     /// We came into the room at this time, which may be before we heard of it: what was said since is said to us.
     pub fn joined(&mut self, at: BootTime) {
-        self.settings.started = self.settings.started.min(at);
+        self.settings.listening = self.settings.listening.min(at);
     }
 
     /// A message could not be decrypted and is given up: its sender is told once an hour, because it may have been a
