@@ -1,6 +1,7 @@
 //! The room side of group calls below the supervisor: per room the machine of commands and consent, the roster of its
 //! calls, and what is said there. Everything here outlives the SupervisorActor, which runs it.
 
+mod show;
 mod voice;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -79,6 +80,8 @@ pub(crate) struct RoomPlace {
     kept: Mutex<RoomRecord>,
     /// The room was told that the process ends.
     over: AtomicBool,
+    /// As the board has it.
+    shown: show::Shown,
 }
 
 /// Who speaks, as far as a command of theirs is concerned.
@@ -125,6 +128,7 @@ impl RoomPlace {
             unfinished: Mutex::new(unfinished),
             kept: Mutex::new(record),
             over: AtomicBool::new(false),
+            shown: show::Shown::default(),
         })
     }
 

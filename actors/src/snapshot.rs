@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use recorder_core::call::Saved;
 use recorder_core::ids::{ParticipantId, TrackId};
-use recorder_core::manifest::{self, CallKind, Ledger, Manifest, Track};
+use recorder_core::manifest::{self, CallKind, Ledger, Manifest, Seconds, Track, Utc};
 use recorder_core::media::Codec;
 use recorder_core::time::BootTime;
 
 use crate::call::{CallShared, Participant};
-use crate::observe::{CallSnapshot, ParticipantSnapshot, TrackSnapshot};
+use crate::observe::{CallSnapshot, ParticipantSnapshot, STAYS, StaySnapshot, TrackSnapshot};
 use crate::peer::TrackPlace;
 use crate::ports::RoomFacts;
 use crate::segment::{SegmentFacts, SegmentHandle};
@@ -26,14 +26,23 @@ impl CallShared {
         let session = lock(&self.session).clone();
         let opted_out = lock(&self.opted_out).clone();
         let folder = session.as_ref().map(|session| session.folder().display().to_string());
+        // Who calls us is told at once.
+        let told = Arc::clone(&lock(&self.told));
+        let is_told = |user: &str| self.kind == CallKind::OneToOne || told.contains(user);
         let live: BTreeMap<ParticipantId, Live> = self
-            .each_person(|_, person| Some((person.place.as_ref()?.id.clone(), live(person))))
+            .each_person(|key, person| {
+                Some((person.place.as_ref()?.id.clone(), live(person, is_told(&key.user))))
+            })
             .into_iter()
             .collect();
         let participants = session.as_ref().map(|session| {
+            let epoch = session.clock().epoch();
             session.look(|manifest| {
-                let all = manifest.participants.iter();
-                all.map(|known| participant(known, live.get(&known.id), &opted_out)).collect()
+                let snapshot = |known: &manifest::Participant| {
+                    let told = known.user_id.as_deref().is_some_and(is_told);
+                    participant(known, epoch, live.get(&known.id), told, &opted_out)
+                };
+                manifest.participants.iter().map(snapshot).collect()
             })
         });
         CallSnapshot {
@@ -64,6 +73,7 @@ pub(crate) const fn kind_name(kind: CallKind) -> &'static str {
 /// What the manifest does not know of a participant.
 struct Live {
     stalled: bool,
+    told: bool,
     tracks: BTreeMap<TrackId, LiveTrack>,
 }
 
@@ -77,14 +87,14 @@ struct LiveTrack {
     unfiled: Ledger,
 }
 
-fn live(person: &Participant) -> Live {
-    let Some(peer) = person.peer() else { return Live { stalled: false, tracks: BTreeMap::new() } };
+fn live(person: &Participant, told: bool) -> Live {
+    let Some(peer) = person.peer() else { return Live { stalled: false, told, tracks: BTreeMap::new() } };
     let plan = lock(&peer.plan).clone();
     let tracks = peer.tracks().into_iter().map(|place| {
         let muted = plan.get(&place.shared.mid).is_some_and(|track| track.muted);
         (place.names.track.clone(), live_track(&place, muted, peer.world.clock.now()))
     });
-    Live { stalled: peer.is_stalled(), tracks: tracks.collect() }
+    Live { stalled: peer.is_stalled(), told, tracks: tracks.collect() }
 }
 
 fn live_track(place: &TrackPlace, muted: bool, now: BootTime) -> LiveTrack {
@@ -112,16 +122,27 @@ fn live_track(place: &TrackPlace, muted: bool, now: BootTime) -> LiveTrack {
 /// A participant over all connections, whichever processes recorded them.
 fn participant(
     known: &manifest::Participant,
+    epoch: Utc,
     live: Option<&Live>,
+    told: bool,
     opted_out: &BTreeSet<String>,
 ) -> ParticipantSnapshot {
     let name = known.display_name.as_ref().or(known.user_id.as_ref());
+    let utc = |at: Seconds| epoch.as_micros().saturating_add_unsigned(at.as_micros());
+    let stays = known.presence.iter().skip(known.presence.len().saturating_sub(STAYS));
     ParticipantSnapshot {
         id: known.id.to_string(),
         user_id: known.user_id.clone(),
         device_id: known.device_id.clone(),
         display_name: name.cloned(),
         present: known.presence.last().is_some_and(|stay| stay.left_s.is_none()),
+        stays: stays
+            .map(|stay| StaySnapshot {
+                joined_utc_micros: utc(stay.joined_s),
+                left_utc_micros: stay.left_s.map(utc),
+            })
+            .collect(),
+        told: told || live.is_some_and(|live| live.told),
         // Of who opted out from the start nobody learns more than that they are there.
         opted_out: known.user_id.as_ref().is_none_or(|user| opted_out.contains(user)),
         stalled: live.is_some_and(|live| live.stalled),

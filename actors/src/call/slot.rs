@@ -122,6 +122,8 @@ pub struct CallShared {
     pub(super) to_tell: Mutex<VecDeque<RoomFact>>,
     /// Datagrams that the kernel dropped, as far as the session was told.
     pub(super) kernel_drops: Mutex<Growing>,
+    /// Users who were told that the call is recorded, for the page.
+    pub(crate) told: Mutex<Arc<BTreeSet<String>>>,
     /// Who was in the call when the machine was last told.
     pub(super) shown: Mutex<Shown>,
     pub(super) membership: Mutex<Membership>,
@@ -224,6 +226,7 @@ impl CallShared {
             opted_out: Mutex::new(order.opted_out),
             to_tell: Mutex::default(),
             kernel_drops: Mutex::new(Growing::since(kernel_drops(world))),
+            told: Mutex::default(),
             shown: Mutex::default(),
             membership: Mutex::default(),
             joined: AtomicBool::new(false),

@@ -84,10 +84,12 @@ impl SupervisorActor {
                 room.running_is(place.shared.session_id(), began, delay);
                 self.show_members(&room, place);
                 room.learn_unreachable(|known| place.shared.unreachable(known));
+                room.show_told(&place.shared.told);
             }
             room.full(self.full());
             room.look(progress);
             self.do_for(&room, &calls.remove(&room.id).unwrap_or_default());
+            room.show();
         }
     }
 
@@ -141,6 +143,7 @@ impl SupervisorActor {
             for place in self.call_of(room).iter().chain(&self.call_by(room, fact.user.as_deref())) {
                 place.shared.tell_event(fact.kind, fact.user.as_deref(), fact.detail.clone());
             }
+            room.show();
         }
     }
 

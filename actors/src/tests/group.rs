@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use recorder_core::mesh::{CALL_EVENT, MEMBER_EVENT};
+use recorder_core::room::Waits;
 use serde_json::{Value, json};
 
 use super::scene::*;
@@ -198,11 +199,20 @@ fn start_waits_for_somebody_to_be_there() {
         scene.say(ADA, "!start").await;
         until("the answer", || scene.tree.rooms.said("Nobody is in a call here yet")).await;
         assert_eq!(scene.own_devices().len(), 0);
+        let rooms = || scene.tree.board.rooms();
+        until("the room to be shown", || rooms().len() == 1).await;
+        let room = rooms().remove(0);
+        assert_eq!((room.waiting, room.by.as_deref()), (Waits::Start, Some(ADA)));
+        assert_eq!((room.room_id.as_str(), room.room_name.as_str()), (ROOM, "Podcast"));
         scene.member(ALF, "s1").await;
         scene.connect(ALF, "s1").await;
         scene.running(2).await;
+        assert!(scene.tree.board.rooms().is_empty());
+        scene.say(ADA, "!record auto on").await;
         scene.say(ADA, "!stop").await;
         scene.ended("stopped").await;
+        until("the room to be shown again", || scene.tree.board.rooms().len() == 1).await;
+        assert_eq!(scene.tree.board.rooms()[0].waiting, Waits::Auto);
     });
 }
 
@@ -220,6 +230,15 @@ fn who_comes_late_is_told_and_who_comes_back_goes_on_in_the_same_tracks() {
         scene.member(ALF, "s2").await;
         scene.connect(ALF, "s2").await;
         scene.running(4).await;
+        let people = scene.tree.board.calls()[0].participants.clone();
+        let stays: Vec<_> = people.iter().map(|one| one.stays.len()).collect();
+        assert_eq!((stays, people[1].stays[1].left_utc_micros), (vec![1, 2], None));
+        assert!(
+            people[1].stays[0]
+                .left_utc_micros
+                .is_some_and(|left| left <= people[1].stays[1].joined_utc_micros)
+        );
+        assert!(people.iter().all(|one| one.told && one.present));
         scene.say(ADA, "!stop").await;
         let manifest = scene.ended("stopped").await;
         let people = manifest["participants"].as_array().unwrap();
