@@ -329,3 +329,26 @@ async fn who_left_or_was_banned_is_known_to_have_also_where_the_sync_did_not_say
     assert!(running.account.has_left(&id, dan_id.as_str(), true).await);
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_deleted_call_the_next_start_is_told_who_is_in_it() {
+    let mut meeting = Meeting::new("deleted", false).await;
+    meeting.open_calls().await;
+    let call = meeting.set(CALL, "conf", json!({ "m.intent": "m.room", "m.type": "m.video" })).await;
+    meeting.set(CALL_MEMBER, &meeting.alice_id(), share("s1")).await;
+    meeting.room.redact(&matrix_sdk::ruma::EventId::parse(call).unwrap(), None, None).await.unwrap();
+    let state = |event: &RoomEvent| matches!(event.event_type.as_str(), CALL | "m.room.redaction");
+    assert_eq!(meeting.running.event(state).await.content["m.type"], "m.video");
+    assert_eq!(
+        meeting.running.event(state).await.event_type,
+        "m.room.redaction",
+        "its state is not told anew"
+    );
+    let scene = meeting.end().await;
+    let mut running = scene.recorder.start().await;
+    let of_calls = |event: &RoomEvent| event.room_id == scene.id && event.event_type.starts_with(CALL);
+    let (call, member) = (running.event(of_calls).await, running.event(of_calls).await);
+    assert_eq!((told(&call), call.content), (format!("{CALL} conf "), json!({})));
+    assert_eq!(told(&member), format!("{CALL_MEMBER} {} s1", scene.alice_id()));
+    running.stop().await;
+}

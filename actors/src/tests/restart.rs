@@ -1,5 +1,8 @@
 //! A process that ends in a group call, and the next one.
 
+use std::time::Duration;
+
+use recorder_core::mesh::CALL_EVENT;
 use serde_json::json;
 
 use super::scene::*;
@@ -43,7 +46,7 @@ fn figures_are_of_all_connections_and_processes_that_had_the_session() {
         scene.connect(ADA, "s1").await;
         until("the rejoiner's files", || figures(&scene) == each(2_000, 2)).await;
 
-        let mut scene = scene.restarted().await;
+        let mut scene = scene.restarted(json!({"m.intent": "m.room", "m.type": "m.video"})).await;
         until("what the process before wrote", || figures(&scene) == each(2_000, 2)).await;
         let status = || scene.tree.rooms.said("Joining the call") && scene.tree.rooms.said("1 participant");
         until("the status", status).await;
@@ -53,5 +56,29 @@ fn figures_are_of_all_connections_and_processes_that_had_the_session() {
         let manifest = scene.ended("stopped").await;
         assert_eq!(manifest["participants"].as_array().unwrap().len(), 1);
         assert!(scene.tree.rooms.said("I recorded 1 participant, 2 streams"));
+    });
+}
+
+#[test]
+fn a_call_whose_event_was_deleted_is_recorded_on_also_by_the_next_process() {
+    on_paused_time(async {
+        let scene = Scene::recorded().await;
+        scene.tree.event("m.room.redaction", ALF, json!({"redacts": "$org.matrix.msc3401.call"})).await;
+        // It is told again, as when a room's state is read anew.
+        scene.tree.event_of(CALL_EVENT, ADA, Some(CONF), json!({})).await;
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(scene.tree.segments.running().len(), 2);
+
+        let mut scene = scene.restarted(json!({})).await;
+        scene.connect(ADA, "s1").await;
+        scene.running(2).await;
+        let because = scene.tree.segments.all.lock().unwrap()[0].because.clone();
+        assert_eq!(
+            (because.as_str(), scene.tree.sessions.abandoned.lock().unwrap().len()),
+            ("process_restarted", 0)
+        );
+        scene.leaves(ADA).await;
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        scene.ended("everyone_left").await;
     });
 }

@@ -49,12 +49,11 @@ impl Scene {
             "expires_ts": self.tree.utc_ms() + 3_600_000})
     }
 
-    /// The recorder is stopped in order and started again; Ada is in the call all the time.
-    pub async fn restarted(self) -> Self {
+    /// The recorder is stopped in order and started again; Ada is in the call all the time, whose event says `call` then.
+    pub async fn restarted(self, call: Value) -> Self {
         self.tree.shut_down();
         until("the end", || *self.tree.shared.running().borrow() == 0).await;
         let next = Self { tree: self.tree.next_process(), made: 0 };
-        let call = json!({"m.intent": "m.room", "m.type": "m.video"});
         let member = json!({"m.calls": [{"m.call_id": CONF, "m.devices": [next.device("D", "s1")]}]});
         next.tree.state_at_once(vec![(CALL_EVENT, ADA, CONF, call), (MEMBER_EVENT, ADA, ADA, member)]).await;
         next

@@ -209,14 +209,22 @@ fn the_newest_call_that_is_not_over_is_the_call() {
 }
 
 #[test]
-fn a_call_event_that_was_deleted_is_over() {
-    let mut roster = roster();
-    enter(&mut roster, "@bob:hs", device("D", "s", NOW + HOUR));
-    roster.state_event(CALL_EVENT, "conf", "@ada:hs", &json!({}), NOW);
-    assert_eq!(roster.gathering(NOW), None);
-    let over = roster.gathering_of("conf", NOW).unwrap();
-    assert_eq!(over.terminated.unwrap().why, "deleted");
-    assert!(over.members.is_empty());
+fn who_is_in_a_call_whose_event_was_deleted_stays_there_and_nobody_else_finds_it() {
+    // While it was known, or before anything was: its event is all that is left of it.
+    for mut roster in [roster(), Roster::new("@bot:hs")] {
+        enter(&mut roster, "@bob:hs", device("D", "s", NOW + HOUR));
+        roster.state_event(CALL_EVENT, "conf", "@ada:hs", &json!({}), NOW - HOUR);
+        assert_eq!(roster.gathering(NOW), None);
+        let known = roster.gathering_of("conf", NOW).unwrap();
+        assert_eq!((known.terminated, known.members.len()), (None, 1));
+        roster.state_event(CALL_EVENT, "conf", "@ada:hs", &call(), NOW);
+        assert_eq!(roster.gathering(NOW).unwrap().members.len(), 1, "it was made a call again");
+        let mut over = call();
+        over["m.terminated"] = json!("call_ended");
+        roster.state_event(CALL_EVENT, "conf", "@ada:hs", &over, NOW);
+        roster.state_event(CALL_EVENT, "conf", "@ada:hs", &json!({}), NOW);
+        assert!(roster.gathering_of("conf", NOW).unwrap().terminated.is_some());
+    }
 }
 
 #[test]

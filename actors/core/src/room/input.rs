@@ -191,7 +191,7 @@ pub struct Ended {
 /// Why no recording can go on here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Closing {
-    /// The call was terminated or its event deleted; another may follow.
+    /// The call was terminated; another may follow.
     CallTerminated,
     /// We were kicked or banned, or left.
     Removed,
