@@ -62,6 +62,8 @@ pub(crate) struct RoomPlace {
     roster: Mutex<Roster>,
     /// Members whom a call could not reach, as their events had them then: nobody is there for us until they change.
     unreachable: Mutex<Vec<Member>>,
+    /// Members whom the call that runs has, although their memberships have run out.
+    overdue: Mutex<Vec<Member>>,
     /// Our own membership was seen.
     joined: AtomicBool,
     /// We came into the room and have not looked yet whether a membership of a call was left behind.
@@ -118,6 +120,7 @@ impl RoomPlace {
             machine: Mutex::new(machine),
             roster: Mutex::new(Roster::new(&world.settings.user)),
             unreachable: Mutex::default(),
+            overdue: Mutex::default(),
             joined: AtomicBool::new(false),
             arrived: AtomicBool::new(false),
             voice: Voice::open(world, link, id, &answers),
@@ -230,11 +233,15 @@ impl RoomPlace {
         lock(&self.roster).own_content().cloned()
     }
 
-    /// What the call that runs knows better of those who cannot be reached. When it is over, that stays.
-    pub(crate) fn learn_unreachable(&self, learn: impl FnOnce(&[Member]) -> Option<Vec<Member>>) {
+    /// What the call that runs knows better of who is there. When it is over, it stays known who could not be reached.
+    pub(crate) fn learn_attendance(
+        &self,
+        learn: impl FnOnce(&[Member]) -> Option<(Vec<Member>, Vec<Member>)>,
+    ) {
         let mut unreachable = lock(&self.unreachable);
-        if let Some(members) = learn(&unreachable) {
+        if let Some((members, overdue)) = learn(&unreachable) {
             *unreachable = members;
+            *lock(&self.overdue) = overdue;
         }
     }
 
@@ -278,9 +285,14 @@ impl RoomPlace {
             gathering.members.retain(|member| !unreachable.contains(member));
             gathering
         };
+        let with_overdue = |mut gathering: Gathering| {
+            gathering.members.extend(lock(&self.overdue).iter().cloned());
+            gathering
+        };
         running
             .and_then(|call_id| self.gathering_of(&call_id))
             .map(reachable)
+            .map(with_overdue)
             .filter(|gathering| !gathering.members.is_empty())
             .or_else(|| self.gathering().map(reachable))
             .filter(|gathering| gathering.terminated.is_none())
@@ -401,6 +413,7 @@ impl RoomPlace {
             let mut kept = lock(&self.kept);
             *kept = RoomRecord { durable: std::mem::take(&mut kept.durable), ..RoomRecord::default() };
         }
+        lock(&self.overdue).clear();
         self.step(|machine| machine.ended(Ended { saved, participants, reason }, now));
     }
 

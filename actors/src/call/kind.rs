@@ -217,10 +217,13 @@ impl Machine {
         }
     }
 
-    /// Who is said to be in a group call that runs and cannot be reached; `known` were not in a call before it.
-    pub(super) fn unreachable(&self, known: &[Member]) -> Option<Vec<Member>> {
+    /// Who is said to be in a group call that runs and cannot be reached, `known` being those of whom that was so before
+    /// it; and who is in it and not said to be.
+    pub(super) fn attendance(&self, known: &[Member]) -> Option<(Vec<Member>, Vec<Member>)> {
         match self {
-            Self::Mesh(machine) if machine.ended().is_none() => Some(machine.unreachable(known)),
+            Self::Mesh(machine) if machine.ended().is_none() => {
+                Some((machine.unreachable(known), machine.overdue()))
+            }
             Self::OneToOne(_) | Self::Mesh(_) => None,
         }
     }

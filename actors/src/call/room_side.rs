@@ -141,11 +141,11 @@ impl CallShared {
         }
     }
 
-    /// Who is said to be in the call and cannot be reached; `known` for that from calls before. `None` before it is known
-    /// and when the call has ended.
-    pub(crate) fn unreachable(&self, known: &[Member]) -> Option<Vec<Member>> {
+    /// Who is said to be in the call and cannot be reached, `known` for that from calls before; and who is in it and no
+    /// longer said to be. `None` before it is known and when the call has ended.
+    pub(crate) fn attendance(&self, known: &[Member]) -> Option<(Vec<Member>, Vec<Member>)> {
         let told = lock(&self.shown).is_some() && lock(&self.inbox).is_empty();
-        lock(&self.machine).unreachable(known).filter(|_| told)
+        lock(&self.machine).attendance(known).filter(|_| told)
     }
 
     /// The signal is for us in this call.

@@ -83,7 +83,7 @@ impl SupervisorActor {
                 let (began, delay) = (place.shared.started_utc_micros, place.shared.delay());
                 room.running_is(place.shared.session_id(), began, delay);
                 self.show_members(&room, place);
-                room.learn_unreachable(|known| place.shared.unreachable(known));
+                room.learn_attendance(|known| place.shared.attendance(known));
                 room.show_told(&place.shared.told);
             }
             room.full(self.full());
@@ -143,7 +143,6 @@ impl SupervisorActor {
             for place in self.call_of(room).iter().chain(&self.call_by(room, fact.user.as_deref())) {
                 place.shared.tell_event(fact.kind, fact.user.as_deref(), fact.detail.clone());
             }
-            room.show();
         }
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::scene::*;
 use super::support::*;
+use crate::ports::ConnectionState;
 use crate::testing::{Point, arm};
 
 #[test]
@@ -507,5 +508,18 @@ fn a_command_is_obeyed_that_was_said_while_the_first_sync_was_slow() {
         tree.said_ago(Duration::from_secs(30), ADA, "!start").await;
         until("the answer", || tree.rooms.said("Nobody is in a call here yet")).await;
         assert!(!tree.rooms.said("What I understand"), "that was said to nobody");
+    });
+}
+
+#[test]
+fn whose_membership_could_not_be_refreshed_is_recorded_for_as_long_as_media_flows() {
+    on_paused_time(async {
+        let scene = Scene::recorded().await;
+        tokio::time::sleep(Duration::from_secs(5_000)).await;
+        assert_eq!(scene.tree.segments.running().len(), 2, "an outage of the homeserver is no farewell");
+        scene.tree.media.change_at(0, |facts| facts.state = ConnectionState::Failed);
+        scene.running(0).await;
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        scene.ended("everyone_left").await;
     });
 }

@@ -384,6 +384,12 @@ impl Mesh {
         Some((&address.user, &address.device))
     }
 
+    /// Who is connected although their memberships have run out, as when the homeserver is away.
+    pub fn overdue(&self) -> Vec<Member> {
+        let overdue = self.peers.iter().filter(|(_, peer)| peer.overdue);
+        overdue.map(|((user, device), peer)| peer.member(user, device)).collect()
+    }
+
     /// Members who cannot be taken to be there: given up, among `known` for that and not connected since, or without a
     /// place. Someone whose browser was killed stands in the room's state for up to an hour.
     pub fn unreachable(&self, known: &[Member]) -> Vec<Member> {

@@ -125,7 +125,7 @@ fn whose_membership_could_not_be_refreshed_stays_while_media_flows() {
     let mut mesh = called();
     let late = UTC + 3_600_000;
     assert!(matches!(mesh.members(&[], None, seconds(3_600), late)[..], [MeshAction::Publish { .. }]));
-    assert_eq!(present(&mesh), 1);
+    assert_eq!((present(&mesh), mesh.overdue()), (1, vec![member(ADA, "s1")]));
     mesh.connection(ONE, ConnectionLevel::Disconnected, seconds(3_700));
     let actions = mesh.tick(seconds(3_740), late);
     assert_eq!(closed(&actions), [(1, LegEnd::ConnectionLost)]);
