@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::compare::TIMES;
+use super::mesh_target::{Meeting, MeetingRooms};
 use super::recording_target::RecordingTarget;
-use super::{BenchError, BenchOptions, BenchTarget, HelperTarget, compare, micro, run};
+use super::{BenchError, BenchOptions, BenchTarget, HelperTarget, MeshTarget, compare, micro, run};
 use crate::calling::VideoLoad;
 use crate::cli::{self, exit};
 
@@ -44,13 +45,21 @@ async fn perform(options: &cli::Bench) -> Result<bool, BenchError> {
         return Ok(true);
     }
     let folder = Folder::new(options.directory.as_deref())?;
-    let target = RecordingTarget::start(folder.path())?;
+    let meeting = Arc::<Meeting>::default();
+    let target = RecordingTarget::start(folder.path(), Arc::new(MeetingRooms(Arc::clone(&meeting))))?;
     let ours: Arc<dyn BenchTarget> = Arc::new(Arc::clone(&target));
+    let mesh: Arc<dyn BenchTarget> = Arc::new(MeshTarget::new(Arc::clone(&target), meeting));
     let mut good = true;
     let mut first_call = 0;
     for calls in &options.calls {
         let round = round_options(options, *calls)?;
-        if options.compare || options.against.is_some() {
+        if options.mesh {
+            let one_to_one = || Ok(Arc::clone(&ours));
+            let comparison = compare(&round, Arc::clone(&mesh), first_call, TIMES, one_to_one).await?;
+            good &= comparison.problems.is_empty();
+            say(&comparison);
+            first_call += calls * TIMES;
+        } else if options.compare || options.against.is_some() {
             let program = round.program.clone();
             let other_files = folder.beside().display().to_string();
             let other = || {
