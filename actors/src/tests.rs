@@ -1,6 +1,7 @@
 //! The tree on a paused clock, with fakes for its ports and faults on cue.
 
 mod any_message;
+mod attendance;
 mod bad_input;
 mod bench;
 mod change_table;
