@@ -26,6 +26,11 @@ bench *options:
 bench-compare:
     cargo run --release -- bench --calls 20 --packets-per-second 300 --seconds 20 --compare
 
+# a mesh call of 20 participants, our tile in it, and 20 1:1 calls at the same load in turns
+bench-mesh:
+    cargo run --release -- bench --mesh --calls 20 --packets-per-second 110 --seconds 20
+    cargo run --release -- bench --mesh --calls 20 --packets-per-second 300 --seconds 20
+
 # depacketising and writing a packet against decrypting it
 bench-micro:
     cargo run --release -- bench --micro

@@ -7,6 +7,7 @@ pub mod child;
 pub mod command;
 pub mod compare;
 pub mod helper_target;
+pub mod mesh_target;
 pub mod micro;
 pub mod nowhere;
 pub mod process;
@@ -28,6 +29,7 @@ use recorder_actors::ports::RemoteCandidate;
 
 pub use compare::{Comparison, compare};
 pub use helper_target::HelperTarget;
+pub use mesh_target::MeshTarget;
 pub use report::BenchReport;
 pub use round::run;
 pub use usage::Usage;
@@ -85,6 +87,11 @@ impl BenchOptions {
 pub trait BenchTarget: Send + Sync + 'static {
     /// For the report.
     fn name(&self) -> String;
+
+    /// Callers get our picture: they are to offer to receive it, and are asked whether it came.
+    fn shows_tile(&self) -> bool {
+        false
+    }
 
     /// Answers an offer. Calls are numbered upwards; a number does not come twice in a target's life.
     fn answer(&self, call: usize, offer: String) -> BoxFuture<'static, Result<String, BenchError>>;

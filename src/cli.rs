@@ -72,6 +72,9 @@ pub struct Bench {
     /// Take turns with `tests/compare/aiortc_recorder.py` under this Python and print the ratio
     #[arg(long, value_name = "PYTHON", conflicts_with = "compare")]
     pub against: Option<PathBuf>,
+    /// One full-mesh call of N participants, each shown our picture, in turns with N 1:1 calls; prints the ratio
+    #[arg(long, conflicts_with_all = ["compare", "against"])]
+    pub mesh: bool,
     /// Compare depacketising and writing a packet with decrypting it, and nothing else
     #[arg(long)]
     pub micro: bool,

@@ -11,7 +11,7 @@ use recorder_actors::ports::{Clock, LiveCall, RoomRecord};
 use recorder_actors::supervise::{Check, Link, Slot};
 use recorder_actors::supervisor::{ShutDown, SupervisorActor, SupervisorShared};
 use recorder_actors::testing::faulty_world;
-use recorder_actors::world::{GroupSettings, Numbers, TreeSettings, World};
+use recorder_actors::world::{GroupSettings, LeaveTerms, Numbers, TreeSettings, World};
 use recorder_core::call::{Announcement, CallDesk, DeskSettings, greeting};
 use recorder_core::ids::SessionId;
 use recorder_core::manifest::Utc;
@@ -221,6 +221,7 @@ impl Tree {
                 group: group_settings(settings),
             },
             clock: Arc::clone(&path.clock),
+            listening: account.listening_since(),
             media: Arc::clone(&path.media) as _,
             segments: Arc::clone(&path.pumps) as _,
             signalling: Arc::new(MatrixSignalling::new(account.clone())),
@@ -401,6 +402,7 @@ fn group_settings(settings: &Settings) -> GroupSettings {
         commands_per_minute: group.commands_per_minute,
         tile: group.tile,
         max_calls: settings.calls.max,
+        leave: LeaveTerms::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::rt::System;
 use matrix_call_recorder::web::WebSettings;
-use recorder_actors::observe::{Board, Severity};
+use recorder_actors::observe::{Board, Severity, StaySnapshot};
 use recorder_actors::ports::Clock;
 use recorder_core::media::{Codec, Source};
 use web_support::{HandClock, NOW, busy_board, call, get, open_settings, participant, serve, track};
@@ -81,6 +81,56 @@ fn the_page_and_the_api_lead_to_the_source_that_the_operator_names() {
     assert!(body.contains("href=\"https://code.example.org/recorder?branch=&quot;ours&quot;\""), "{body}");
     let status: serde_json::Value = serde_json::from_str(&get(page.address, "/api/v1/status").body).unwrap();
     assert_eq!(status["recorder"]["source"], *source_url);
+}
+
+#[test]
+fn one_look_tells_who_was_there_when_and_which_rooms_wait_for_a_call() {
+    let clock = HandClock::new();
+    let board = busy_board(&clock);
+    let minute = |minutes: i64| NOW - minutes * 60_000_000;
+    let stay = |joined, left| StaySnapshot { joined_utc_micros: minute(joined), left_utc_micros: left };
+    let mut back = participant("p1", "Ada", "@ada:example.org", vec![]);
+    back.stays = vec![stay(42, Some(minute(30))), stay(12, None)];
+    let mut gone = participant("p2", "Grace", "@grace:example.net", vec![]);
+    gone.stays = (0..5).map(|n| stay(40 - n, Some(minute(39 - n)))).collect();
+    (gone.present, gone.told) = (false, false);
+    let mut new = participant("p3", "Alan", "@alan:example.org", vec![]);
+    new.told = false;
+    let mut group = call(9, "Seminar", 42, vec![back, gone, new]);
+    group.call_kind = "mesh".into();
+    board.put_call(group);
+    let page = serve(open_settings(), &board, &clock);
+    // Times and their machine-readable forms aside.
+    let body = get(page.address, "/").body.replace("</time>", "");
+    let mut text = String::new();
+    for piece in body.split("<time ") {
+        text.push_str(if text.is_empty() { piece } else { piece.split_once('>').unwrap().1 });
+    }
+    let seminar = &text[text.find("Seminar").unwrap()..];
+    for shown in [
+        "<small>14:00:17–14:12:17</small><small>since 14:30:17</small>",
+        "<small>… 14:04:17–14:05:17</small>",
+        "<small>14:06:17–14:07:17</small><small>left</small>",
+        "not told yet",
+        "Waiting for a call",
+        "<bdi>Board meeting</bdi><small>every one, at the wish of <bdi>@ada:example.org</bdi></small>",
+        "<bdi>Choir</bdi><small>the next one, at the wish of <bdi>@grace:example.net</bdi></small>",
+        "Every call of 1 room, as configured.",
+    ] {
+        assert!(seminar.contains(shown), "{shown:?} is not on the page: {seminar}");
+    }
+    assert_eq!(seminar.matches("not told yet").count(), 1, "who has left need not be told");
+    let rooms = get(page.address, "/api/v1/rooms").json();
+    let expected = ["Choir", "Board meeting", ""].map(|name| name.to_owned());
+    let names =
+        rooms["rooms"].as_array().unwrap().iter().map(|room| room["room_name"].as_str().unwrap().to_owned());
+    assert_eq!(names.collect::<Vec<_>>(), expected);
+    let choir = &rooms["rooms"][0];
+    assert_eq!((&choir["waiting"], &choir["by"]), (&"start".into(), &"@grace:example.net".into()));
+    let calls = get(page.address, "/api/v1/calls").json();
+    let ada = &calls["calls"].as_array().unwrap().last().unwrap()["participants"][0];
+    assert_eq!(ada["stays"][1]["left_utc_micros"], serde_json::Value::Null);
+    assert_eq!(ada["told"], true);
 }
 
 #[test]

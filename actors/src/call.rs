@@ -106,9 +106,14 @@ impl CallActor {
             // What waits to be sent gets the time that a shutdown has, and no more.
             shared.outbox.hurry();
         }
-        let ends = effects.iter().any(|effect| matches!(effect, Effect::End(_)));
-        if let Some(asked) = asked.filter(|_| ends) {
-            lock(&shared.ending).get_or_insert(asked);
+        let end = effects.iter().find_map(|effect| match effect {
+            Effect::End(end) => Some(*end),
+            _ => None,
+        });
+        if let (Some(asked), Some(end)) = (asked, end) {
+            // Whether anybody was there is what the machine knows better.
+            let end = if end == CallEnd::Unreachable { end } else { asked.end };
+            lock(&shared.ending).get_or_insert(Ending { end, ..asked });
         }
         *lock(&shared.machine) = machine;
         lock(&shared.effects).extend(effects);
@@ -138,12 +143,8 @@ impl CallActor {
                 Effect::CloseLeg { leg } => shared.close_leg(leg),
                 Effect::BeginRecording => shared.want_session.store(true, Ordering::Release),
                 Effect::Present { peer, party, leg } => shared.present(peer, party, leg),
-                Effect::Gone { peer, reason } => {
-                    if let Some(person) = lock(&shared.people).get_mut(&peer) {
-                        person.present = false;
-                        person.reason = reason;
-                    }
-                }
+                Effect::Gone { peer, reason } => shared.gone(&peer, reason),
+                Effect::Beyond { peer } => shared.beyond(&peer),
                 Effect::Note { leg, fact } => self.note(leg, fact),
                 Effect::End(end) => {
                     let unanswered = *lock(&shared.membership) == Membership::Unanswered;
@@ -369,8 +370,9 @@ impl CallActor {
 
     /// The session that was wanted is there with its peers, or will never be.
     fn session_settled(&self) -> bool {
+        let session = lock(&self.shared.session).clone();
         self.shared.session_failed.load(Ordering::Acquire)
-            || (lock(&self.shared.session).is_some() && self.shared.everyone_has_a_place())
+            || session.is_some_and(|session| self.shared.everyone_has_a_place(&session))
     }
 
     fn publish(&self) {

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use recorder_core::ids::{CallKey, Generation};
 use recorder_core::media::{Codec, MediaKind, Source};
+use recorder_core::room::Waits;
 use serde::Serialize;
 
 /// Counters of one kind. They only grow.
@@ -41,6 +42,8 @@ pub use self::media::{MediaCounts, MediaView};
 
 /// Happenings kept for the page; the oldest go first.
 pub const HAPPENINGS: usize = 200;
+/// Stays of a participant that are shown.
+pub const STAYS: usize = 20;
 /// Actors the board shows. More than the tree can hold at `calls.max`, and a bound all the same.
 pub const ACTORS: usize = 20_000;
 
@@ -122,6 +125,14 @@ pub struct TrackSnapshot {
     pub segments: u32,
 }
 
+/// One stay of a participant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct StaySnapshot {
+    pub joined_utc_micros: i64,
+    /// `None` while it lasts.
+    pub left_utc_micros: Option<i64>,
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct ParticipantSnapshot {
     pub id: String,
@@ -129,6 +140,10 @@ pub struct ParticipantSnapshot {
     pub device_id: Option<String>,
     pub display_name: Option<String>,
     pub present: bool,
+    /// The newest [`STAYS`], oldest first.
+    pub stays: Vec<StaySnapshot>,
+    /// They were told that the call is recorded.
+    pub told: bool,
     /// Nothing of them is recorded, as they asked.
     pub opted_out: bool,
     /// Nothing arrives of them where something should, though their connection is up.
@@ -154,6 +169,17 @@ pub struct CallSnapshot {
     /// Session folder, relative to the recordings directory.
     pub folder: String,
     pub participants: Vec<ParticipantSnapshot>,
+}
+
+/// A room whose next call is recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RoomSnapshot {
+    pub room_id: String,
+    /// Empty if it was not looked up.
+    pub room_name: String,
+    pub waiting: Waits,
+    /// Who asked for it; `None` for nobody, or somebody who has opted out.
+    pub by: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -206,6 +232,8 @@ counters! {
     Totals {
         /// Commands and objections in rooms that were not followed.
         commands_refused,
+        /// Devices in group calls that were not recorded because there were too many.
+        participants_refused,
         /// Calls answered.
         calls_answered,
         /// Invites refused because their sender is not on the allow-list.
@@ -280,6 +308,7 @@ impl Totals {
 pub struct Board {
     actors: DashMap<String, Arc<ActorSnapshot>>,
     calls: DashMap<CallKey, Arc<CallSnapshot>>,
+    rooms: DashMap<String, Arc<RoomSnapshot>>,
     happenings: Mutex<VecDeque<Arc<Happening>>>,
     happened: AtomicU64,
     addresses: AtomicU64,
@@ -345,6 +374,24 @@ impl Board {
     pub fn calls(&self) -> Vec<Arc<CallSnapshot>> {
         let mut all: Vec<_> = self.calls.iter().map(|entry| Arc::clone(entry.value())).collect();
         all.sort_by_key(|call| call.key);
+        all
+    }
+
+    pub fn put_room(&self, snapshot: RoomSnapshot) {
+        self.rooms.insert(snapshot.room_id.clone(), Arc::new(snapshot));
+    }
+
+    pub fn remove_room(&self, room_id: &str) {
+        self.rooms.remove(room_id);
+    }
+
+    /// Rooms whose next call is recorded, by the reason and by name.
+    pub fn rooms(&self) -> Vec<Arc<RoomSnapshot>> {
+        let mut all: Vec<_> = self.rooms.iter().map(|entry| Arc::clone(entry.value())).collect();
+        all.sort_by(|a, b| {
+            let key = |room: &RoomSnapshot| (room.waiting, room.room_name.clone(), room.room_id.clone());
+            key(a).cmp(&key(b))
+        });
         all
     }
 

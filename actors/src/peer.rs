@@ -265,6 +265,7 @@ impl PeerActor {
             current: Mutex::default(),
             closing: Mutex::default(),
             finished: Mutex::default(),
+            dropped_unfiled: std::sync::atomic::AtomicBool::new(false),
             after_fault: std::sync::atomic::AtomicBool::new(false),
             opened: Mutex::default(),
         });

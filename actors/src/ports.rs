@@ -374,6 +374,10 @@ pub struct RoomRecord {
     pub session: Option<SessionId>,
     #[serde(default)]
     pub began_utc_micros: Option<i64>,
+    /// The delayed event that takes our membership back if this process dies. The next one has it given up, because it
+    /// would take its membership.
+    #[serde(default)]
+    pub delay: Option<String>,
 }
 
 /// What is kept of rooms from one process to the next. Small and synchronous; called off the actors' thread.

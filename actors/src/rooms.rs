@@ -1,6 +1,8 @@
 //! The room side of group calls below the supervisor: per room the machine of commands and consent, the roster of its
 //! calls, and what is said there. Everything here outlives the SupervisorActor, which runs it.
 
+mod attendance;
+mod show;
 mod voice;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,12 +11,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use recorder_core::call::{RoomEvent, Saved};
-use recorder_core::ids::CallKey;
+use recorder_core::ids::{CallKey, SessionId};
 use recorder_core::manifest::{CallKind, EndReason, EventKind};
-use recorder_core::mesh::{CALL_EVENT, Gathering, MEMBER_EVENT, Roster, without_device};
+use recorder_core::mesh::{CALL_EVENT, Gathering, MEMBER_EVENT, Member, Roster};
 use recorder_core::room::{
-    self, Activity, Authority, Closing, Ended, GatheringView, MessageTag, Progress, Reaction, Room,
-    RoomAction, Said,
+    self, Authority, Closing, Ended, GatheringView, MessageTag, Progress, Reaction, Room, RoomAction, Said,
 };
 use serde_json::{Map, Value};
 
@@ -59,8 +60,14 @@ pub(crate) struct RoomPlace {
     world: Arc<World>,
     machine: Mutex<Room>,
     roster: Mutex<Roster>,
+    /// Members whom a call could not reach, as their events had them then: nobody is there for us until they change.
+    unreachable: Mutex<Vec<Member>>,
+    /// Members whom the call that runs has, although their memberships have run out.
+    overdue: Mutex<Vec<Member>>,
     /// Our own membership was seen.
     joined: AtomicBool,
+    /// We came into the room and have not looked yet whether a membership of a call was left behind.
+    arrived: AtomicBool,
     answers: Arc<Mutex<VecDeque<Answer>>>,
     voice: Voice,
     /// Taken one by one, so that a fault costs one.
@@ -75,6 +82,8 @@ pub(crate) struct RoomPlace {
     kept: Mutex<RoomRecord>,
     /// The room was told that the process ends.
     over: AtomicBool,
+    /// As the board has it.
+    shown: show::Shown,
 }
 
 /// Who speaks, as far as a command of theirs is concerned.
@@ -98,6 +107,7 @@ impl RoomPlace {
             auto: group.auto,
             empty_after: group.empty_after,
             commands_per_minute: group.commands_per_minute,
+            listening: world.listening,
             ..room::Settings::new(&world.settings.user, &group.name, world.clock.now())
         };
         let record = record.unwrap_or_default();
@@ -109,7 +119,10 @@ impl RoomPlace {
             world: Arc::clone(world),
             machine: Mutex::new(machine),
             roster: Mutex::new(Roster::new(&world.settings.user)),
+            unreachable: Mutex::default(),
+            overdue: Mutex::default(),
             joined: AtomicBool::new(false),
+            arrived: AtomicBool::new(false),
             voice: Voice::open(world, link, id, &answers),
             answers,
             facts: Mutex::default(),
@@ -118,6 +131,7 @@ impl RoomPlace {
             unfinished: Mutex::new(unfinished),
             kept: Mutex::new(record),
             over: AtomicBool::new(false),
+            shown: show::Shown::default(),
         })
     }
 
@@ -184,6 +198,9 @@ impl RoomPlace {
     fn arrive(&self, powers: Option<&RoomPowers>, event: &RoomEvent) {
         let new = event.age < NEW;
         let known = self.joined.swap(true, Ordering::Relaxed);
+        if !known {
+            self.arrived.store(true, Ordering::Relaxed);
+        }
         if new && !known {
             // Somebody may have given a command before we first heard of the room.
             lock(&self.machine).joined(event.received - event.age);
@@ -199,27 +216,8 @@ impl RoomPlace {
         self.step(|machine| machine.undecryptable(event_id, sender, now));
     }
 
-    /// Who is in the room's call now.
-    pub(crate) fn gathering(&self) -> Option<Gathering> {
-        lock(&self.roster)
-            .gathering(self.world.clock.utc_micros() / 1_000)
-            .filter(|gathering| !gathering.livekit)
-    }
-
-    /// Who is in one of the room's calls now.
-    pub(crate) fn gathering_of(&self, call_id: &str) -> Option<Gathering> {
-        lock(&self.roster).gathering_of(call_id, self.world.clock.utc_micros() / 1_000)
-    }
-
-    /// Content of our own membership event, as last seen.
-    pub(crate) fn own_content(&self) -> Option<Value> {
-        lock(&self.roster).own_content().cloned()
-    }
-
     /// Lets the machine see who is there, what became of its messages, and that time passes.
-    ///
-    /// `deserted`: of those whom the room's state names nobody can be reached. Who was killed stands there for an hour.
-    pub(crate) fn look(&self, progress: Option<Progress>, deserted: bool) {
+    pub(crate) fn look(&self, progress: Option<Progress>) {
         let now = self.world.clock.now();
         let answers = std::mem::take(&mut *lock(&self.answers));
         for answer in answers {
@@ -237,13 +235,10 @@ impl RoomPlace {
         if self.is_terminated() {
             self.step(|machine| machine.close(Closing::CallTerminated, now));
         }
-        let view = self.attended().map(|gathering| {
-            let there = gathering.members.iter().filter(|_| !deserted);
-            GatheringView {
-                members: there.map(|member| member.user.clone()).collect(),
-                call_id: gathering.conf_id,
-                kind: CallKind::Mesh,
-            }
+        let view = self.attended().map(|gathering| GatheringView {
+            members: gathering.members.into_iter().map(|member| member.user).collect(),
+            call_id: gathering.conf_id,
+            kind: CallKind::Mesh,
         });
         self.step(|machine| machine.gathering(view, now));
         if let Some(progress) = progress {
@@ -252,38 +247,20 @@ impl RoomPlace {
         self.step(|machine| machine.tick(now));
     }
 
-    /// The call that matters here: the one that is recorded for as long as somebody is in it, else the newest one.
-    fn attended(&self) -> Option<Gathering> {
-        let running = lock(&self.machine).durable().running.as_ref().map(|running| running.call_id.clone());
-        running
-            .and_then(|call_id| self.gathering_of(&call_id))
-            .filter(|gathering| !gathering.members.is_empty())
-            .or_else(|| self.gathering())
-            .filter(|gathering| gathering.terminated.is_none())
-    }
-
-    /// The call that is being recorded was ended for everybody.
-    fn is_terminated(&self) -> bool {
-        let machine = lock(&self.machine);
-        let running =
-            machine.durable().running.as_ref().filter(|_| machine.activity() == Activity::Recording);
-        let gathering = running.and_then(|running| self.gathering_of(&running.call_id));
-        gathering.is_some_and(|gathering| gathering.terminated.is_some())
-    }
-
     /// What the last process left: its session goes on if its call does. Once, when the room's state is known.
     pub(crate) fn settle(&self) {
         if self.settled.load(Ordering::Relaxed) {
             return;
         }
-        if !self.go_on() {
-            self.clear_stale_membership();
-        }
+        self.go_on();
         self.settled.store(true, Ordering::Relaxed);
     }
 
-    fn go_on(&self) -> bool {
-        let Some(record) = lock(&self.unfinished).clone() else { return false };
+    fn go_on(&self) {
+        let Some(record) = lock(&self.unfinished).clone() else { return };
+        if let Some(delay) = record.delay {
+            actix::spawn(self.world.rooms.cancel_delay(delay));
+        }
         let now = self.world.clock.now();
         let there = record.durable.running.as_ref().is_some_and(|running| {
             let gathering = self.gathering_of(&running.call_id);
@@ -300,7 +277,6 @@ impl RoomPlace {
             self.ended(Saved::default(), 0, EndReason::Restarted);
         }
         *lock(&self.unfinished) = None;
-        there
     }
 
     /// Why what is being recorded here is to end, if it is; `None` where nothing is to be recorded. Levels: the tree compares
@@ -346,28 +322,16 @@ impl RoomPlace {
         self.voice.flushed()
     }
 
-    /// Takes back what an earlier process left of our membership.
-    fn clear_stale_membership(&self) {
-        let utc_ms = self.world.clock.utc_micros() / 1_000;
-        let device = &self.world.settings.device;
-        let Some(content) = without_device(self.own_content().as_ref(), device, utc_ms) else {
-            return;
-        };
-        tracing::info!(room = %self.id, "a membership of an earlier process is taken back");
-        let (kind, key) = (MEMBER_EVENT.to_owned(), self.world.settings.user.clone());
-        let sending =
-            self.world.rooms.send_state(self.id.clone(), kind, key, content, Duration::from_secs(60));
-        actix::spawn(async move {
-            if let Err(error) = sending.await {
-                tracing::warn!(%error, "a membership of an earlier process could not be taken back");
-            }
-        });
-    }
-
     /// The session that the machine asked for is over.
     pub(crate) fn ended(&self, saved: Saved, participants: usize, reason: EndReason) {
         let now = self.world.clock.now();
         *lock(&self.call) = None;
+        {
+            // The next session may begin with this step, and is another.
+            let mut kept = lock(&self.kept);
+            *kept = RoomRecord { durable: std::mem::take(&mut kept.durable), ..RoomRecord::default() };
+        }
+        lock(&self.overdue).clear();
         self.step(|machine| machine.ended(Ended { saved, participants, reason }, now));
     }
 
@@ -391,14 +355,21 @@ impl RoomPlace {
         self.step(|machine| machine.call_rejected(caller, now));
     }
 
-    /// The running session is on the disk: what a next process goes on with.
-    pub(crate) fn session_is(&self, session: &recorder_core::ids::SessionId, began_utc_micros: i64) {
+    /// What a next process goes on with: the session, once it is on the disk, and what waits to take our membership back.
+    pub(crate) fn running_is(
+        &self,
+        session: Option<SessionId>,
+        began_utc_micros: i64,
+        delay: Option<String>,
+    ) {
         {
             let mut kept = lock(&self.kept);
-            if kept.session.as_ref() == Some(session) {
+            // One that goes on is known before it is opened.
+            let session = session.or(kept.session.clone());
+            if (&kept.session, &kept.delay) == (&session, &delay) {
                 return;
             }
-            kept.session = Some(session.clone());
+            (kept.session, kept.delay) = (session, delay);
             kept.began_utc_micros = Some(began_utc_micros);
         }
         self.persist();
@@ -469,8 +440,7 @@ impl RoomPlace {
         let record = {
             let mut kept = lock(&self.kept);
             if durable.running.is_none() {
-                kept.session = None;
-                kept.began_utc_micros = None;
+                *kept = RoomRecord::default();
             }
             kept.durable = durable;
             kept.clone()

@@ -230,6 +230,8 @@ impl SupervisorActor {
             let (saved, participants, reason) = place.shared.outcome();
             // A session that the next process may go on with has not ended for its room.
             if reason != EndReason::Shutdown {
+                // What may begin now takes its place.
+                room.full(self.full_without(Some(key)));
                 room.ended(saved, participants, reason);
             }
         }
@@ -321,6 +323,7 @@ impl SupervisorActor {
             Waiting::BatchOver => {
                 self.shared.rooms_known.store(true, Ordering::Release);
                 self.keep_rooms();
+                self.clear_stale_memberships();
                 let now = self.shared.world.clock.now();
                 let actions = lock(&self.shared.desk).batch_end(now);
                 self.perform(actions);

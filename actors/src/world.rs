@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use recorder_core::ids::{ConnectionId, SegmentId};
 use recorder_core::restart::RestartTerms;
+use recorder_core::time::BootTime;
 use tokio::sync::watch;
 
 use crate::observe::Board;
@@ -45,6 +46,21 @@ pub struct GroupSettings {
     pub tile: bool,
     /// Calls recorded at once, of all kinds.
     pub max_calls: usize,
+    pub leave: LeaveTerms,
+}
+
+/// When the homeserver takes our membership of a call back because it hears no more of us.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaveTerms {
+    pub after: Duration,
+    /// How often we give word.
+    pub every: Duration,
+}
+
+impl Default for LeaveTerms {
+    fn default() -> Self {
+        Self { after: Duration::from_secs(60), every: Duration::from_secs(20) }
+    }
 }
 
 impl Default for GroupSettings {
@@ -59,6 +75,7 @@ impl Default for GroupSettings {
             commands_per_minute: 10,
             tile: true,
             max_calls: 100,
+            leave: LeaveTerms::default(),
         }
     }
 }
@@ -66,6 +83,8 @@ impl Default for GroupSettings {
 pub struct World {
     pub settings: TreeSettings,
     pub clock: Arc<dyn Clock>,
+    /// When this process began to listen: what is said in rooms from then on is said to it.
+    pub listening: BootTime,
     pub media: Arc<dyn MediaPlane>,
     pub segments: Arc<dyn SegmentPlane>,
     pub signalling: Arc<dyn Signalling>,

@@ -12,9 +12,7 @@ use recorder_core::manifest::{GapCause, OpenedBecause};
 use recorder_core::timeline::SenderClock;
 
 use crate::ring::TrackRing;
-use crate::segment::{
-    ClosedFile, Failure, SegmentFacts, SegmentHandle, SegmentOrder, SegmentPhase, TrackNames,
-};
+use crate::segment::{ClosedFile, Failure, SegmentHandle, SegmentOrder, SegmentPhase, TrackNames};
 use crate::session::SessionHandle;
 use crate::supervise::{Link, Nudge, Slot, lock, tick_every_second};
 use crate::testing::{Point, visit};
@@ -34,36 +32,6 @@ pub enum Desired {
     Run { ring: Arc<TrackRing>, because: OpenedBecause },
 }
 
-/// Counts of segments that are over, so that a track's figures only ever grow.
-#[derive(Clone, Debug, Default)]
-pub struct Finished {
-    pub segments: u32,
-    pub frames: u64,
-    pub bytes: u64,
-    pub media_seconds: f64,
-    pub received: u64,
-    pub recovered: u64,
-    pub lost: u64,
-    pub dropped_by_us: u64,
-    /// For the last computation of their clock maps.
-    pub files: Vec<ClosedFile>,
-}
-
-impl Finished {
-    /// Adds a segment's figures.
-    pub(crate) fn add(&mut self, facts: &SegmentFacts) {
-        self.segments += facts.files;
-        self.frames += facts.frames;
-        self.bytes += facts.bytes;
-        self.media_seconds += facts.media_seconds;
-        self.received += facts.ledger.received;
-        self.recovered += facts.ledger.recovered;
-        self.lost += facts.ledger.lost;
-        self.dropped_by_us += facts.ledger.dropped_by_us;
-        self.files.extend(facts.closed.iter().cloned());
-    }
-}
-
 /// A writer's slot content: outlives the actor, belongs to the PeerActor.
 pub struct WriterShared {
     pub world: Arc<World>,
@@ -78,7 +46,10 @@ pub struct WriterShared {
     pub pause_cause: Mutex<Option<GapCause>>,
     pub current: Mutex<Option<SegmentHandle>>,
     pub closing: Mutex<Vec<SegmentHandle>>,
-    pub finished: Mutex<Finished>,
+    /// Files of segments that are over, for the last computation of their clock maps.
+    pub finished: Mutex<Vec<ClosedFile>>,
+    /// Packets were dropped by us that no file's ledger tells of, since there was no file.
+    pub dropped_unfiled: AtomicBool,
     /// The last segment failed: the next one says so.
     pub after_fault: AtomicBool,
     /// The newest stream that a segment was opened for.
@@ -135,7 +106,11 @@ impl WriterShared {
     }
 
     fn count_finished(&self, segment: &SegmentHandle) {
-        lock(&self.finished).add(&segment.now());
+        let facts = segment.now();
+        if facts.files == 0 && facts.ledger.dropped_by_us > 0 {
+            self.dropped_unfiled.store(true, Ordering::Relaxed);
+        }
+        lock(&self.finished).extend(facts.closed.iter().cloned());
     }
 }
 

@@ -13,7 +13,7 @@ use recorder_actors::session::{
 use recorder_core::ids::{ParticipantId, SessionId, TrackId};
 use recorder_core::manifest::{
     CallKind, EndReason, Event, EventKind, Manifest, OpenedBecause, Record, RecorderInfo, Room, Seconds,
-    SegmentOpened, SegmentProgress, fold,
+    SegmentOpened, SegmentProgress, fold, limits,
 };
 use recorder_core::media::{Codec, MediaKind, Source};
 use recorder_core::time::BootTime;
@@ -367,6 +367,21 @@ async fn facts_that_do_not_fit_are_counted_and_change_nothing() {
     session.finish(end()).await.expect("the disk works");
     session.tell(participant(1));
     assert_eq!(session.rejected(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn participants_beyond_what_a_session_takes_are_refused_and_no_id_is_given_twice() {
+    let store = FakeStore::default();
+    let session = opened(&store).await;
+    session.tell(participant(2));
+    let add = |n: usize| session.add_participant(Some(format!("@{n}:hs")), None, None, None);
+    let ids: Vec<_> = (0..limits::PARTICIPANTS + 5).filter_map(add).collect();
+    assert_eq!(ids.len(), limits::PARTICIPANTS - 1);
+    let manifest = session.manifest();
+    let given: std::collections::BTreeSet<_> = manifest.participants.iter().map(|known| &known.id).collect();
+    assert_eq!((given.len(), session.rejected()), (limits::PARTICIPANTS, 6));
+    assert_eq!(session.participant("@7:hs", None).map(|known| known.participant), Some(ids[7].clone()));
+    assert!(session.participant("@7:hs", Some("D")).is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,6 +15,9 @@ use crate::settings::Matrix as MatrixSettings;
 
 /// What is older when it comes waited for its key or in a gap.
 const LATE: Duration = Duration::from_secs(10);
+/// For how long the late messages of a batch together wait for the memberships of their senders: an objection may stand
+/// behind them.
+const MEMBERS_TIME: Duration = Duration::from_millis(500);
 
 /// Events handed to the tree in one message.
 const MOST_AT_ONCE: usize = 256;
@@ -29,11 +32,12 @@ pub async fn feed(
     clock: Arc<dyn Clock>,
 ) {
     let mut message = Deliver::default();
+    let mut patience = MEMBERS_TIME;
     while let Some(delivery) = deliveries.recv().await {
         let mut batch_over = None;
         match delivery {
             Delivery::Event(event) | Delivery::Missed(event) => {
-                message.events.push(to_tree(&account, *event, &settings, &*clock).await);
+                message.events.push(to_tree(&account, *event, &settings, &*clock, &mut patience).await);
             }
             Delivery::ToDevice { sender, event_type, content, received_at, .. } => {
                 message.devices.push(DeviceDelivery { sender, event_type, content, received: received_at });
@@ -51,6 +55,7 @@ pub async fn feed(
         deliver(&supervisor, std::mem::take(&mut message)).await;
         if let Some(batch) = batch_over {
             account.handled(batch);
+            patience = MEMBERS_TIME;
         }
     }
 }
@@ -60,6 +65,7 @@ async fn to_tree(
     event: RoomEvent,
     settings: &MatrixSettings,
     clock: &dyn Clock,
+    patience: &mut Duration,
 ) -> supervisor::Delivery {
     let allowed = settings.allows(&event.sender);
     if is_transfer(&event.event_type) {
@@ -74,8 +80,12 @@ async fn to_tree(
     };
     // Who is not in a room cannot send into it; but what comes late was sent by somebody who was there.
     let by_person = matches!(event.event_type.as_str(), "m.room.message" | "m.reaction");
-    let late = event.age(clock.now()) > LATE;
-    let left = by_person && account.has_left(&event.room_id, &event.sender, late).await;
+    let asking = tokio::time::Instant::now();
+    let may_take = if event.age(clock.now()) > LATE { *patience } else { Duration::ZERO };
+    let left = by_person && account.has_left(&event.room_id, &event.sender, may_take).await;
+    if !may_take.is_zero() {
+        *patience = patience.saturating_sub(asking.elapsed());
+    }
     let members = match event.event_type.as_str() {
         "m.call.invite" => account.joined_members(&event.room_id),
         _ => None,

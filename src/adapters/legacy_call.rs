@@ -84,8 +84,8 @@ impl Signalling for MatrixSignalling {
     }
 }
 
-/// Hangs up the calls that an earlier process had answered, as soon as the account has synced, and tells the rooms.
-/// Their keys died with that process, so nothing else can be done for them.
+/// Hangs up the calls that an earlier process had answered, as soon as the homeserver has answered a sync, and tells the
+/// rooms. Their keys died with that process, so nothing else can be done for them.
 pub async fn say_farewell(
     account: MatrixAccount,
     live_calls: LiveCallFile,
@@ -93,7 +93,7 @@ pub async fn say_farewell(
     clock: Arc<dyn Clock>,
 ) {
     let mut state = account.state();
-    if state.wait_for(|state| state.first_sync_done).await.is_err() {
+    if state.wait_for(|state| state.last_sync_utc_micros.is_some()).await.is_err() {
         return;
     }
     let device = account.device_id();

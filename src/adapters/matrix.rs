@@ -85,7 +85,7 @@ pub struct AccountState {
     pub token_revoked: bool,
     /// A sync succeeded and its events are with the consumer.
     pub first_sync_done: bool,
-    /// UTC microseconds of the last successful sync.
+    /// When the homeserver last answered a sync, UTC microseconds; what it told may still have to be read.
     pub last_sync_utc_micros: Option<i64>,
     pub last_error: Option<String>,
 }
@@ -123,7 +123,8 @@ impl RoomEvent {
 }
 
 /// What the consumer hears, in order. Of one batch: rooms' current state where it is due, then their events, then
-/// to-device events.
+/// to-device events. A response whose rooms have left something out makes two batches: the other rooms and the to-device
+/// events first, then those rooms.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delivery {
     /// An event of a room. At the first sync of a process, and when a room is joined, that room's first are its current
@@ -175,6 +176,7 @@ struct Shared {
     gate: Arc<gate::Gate>,
     stop: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
+    listening_since: BootTime,
     _lock: files::StoreLock,
 }
 
@@ -209,6 +211,7 @@ impl MatrixAccount {
         let (handled, acknowledged) = watch::channel(0);
         let news = Arc::<invites::News>::default();
         let stop = CancellationToken::new();
+        let listening_since = clock.now();
         let (state, state_seen) = watch::channel(initial_state(&client));
         board.account.store(Arc::new(state.borrow().snapshot()));
 
@@ -229,6 +232,7 @@ impl MatrixAccount {
             invites: Arc::clone(&news),
             mailbox,
             us: us.clone(),
+            started: listening_since,
         };
         let courier = Box::pin(deliver::Courier::new(parts, progress)).await;
         let inputs = deliver::Inputs { updates, done: taken, acknowledged };
@@ -259,8 +263,18 @@ impl MatrixAccount {
         });
         let tasks = Mutex::new(tasks);
         let delays = delayed::Delays::default();
-        let shared =
-            Shared { client, state: state_seen, handled, turn, delays, gate, stop, tasks, _lock: lock };
+        let shared = Shared {
+            client,
+            state: state_seen,
+            handled,
+            turn,
+            delays,
+            gate,
+            stop,
+            tasks,
+            listening_since,
+            _lock: lock,
+        };
         Ok((Self { shared: Arc::new(shared) }, deliveries))
     }
 
@@ -270,6 +284,11 @@ impl MatrixAccount {
 
     pub fn device_id(&self) -> String {
         self.shared.client.device_id().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// When it began to listen: what was said in rooms before is told as [`Delivery::Missed`].
+    pub fn listening_since(&self) -> BootTime {
+        self.shared.listening_since
     }
 
     pub fn state(&self) -> watch::Receiver<AccountState> {

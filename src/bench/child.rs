@@ -55,10 +55,10 @@ pub async fn serve_callers(
     let mut orders = BufReader::new(orders).lines();
     while let Some(line) = orders.next_line().await.ok().flatten() {
         match serde_json::from_str(&line)? {
-            Order::Call { call, audio, video } => {
+            Order::Call { call, audio, video, tile } => {
                 let (order, given) = mpsc::channel(CALL_ORDERS);
                 calls.insert(call, order);
-                let settings = CallerSettings { audio, video, ..CallerSettings::default() };
+                let settings = CallerSettings { audio, video, receives: tile, ..CallerSettings::default() };
                 let told = told.clone();
                 running.spawn(async move {
                     if let Err(error) = Box::pin(one_call(call, settings, given, told.clone())).await {
@@ -127,7 +127,7 @@ async fn one_call(
                 // Calls do not send in step: each begins at another point of the 33 ms between two pictures.
                 tokio::time::sleep(Duration::from_micros(call as u64 * 7_919 % 33_333)).await;
                 let streams = caller.run(duration).await?;
-                let _ = told.send(Told::Sent { call, streams }).await;
+                let _ = told.send(Told::Sent { call, streams, received: caller.received() }).await;
             }
             _ => {}
         }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::compare::TIMES;
+use super::mesh_target::{Meeting, MeetingRooms};
 use super::recording_target::RecordingTarget;
-use super::{BenchError, BenchOptions, BenchTarget, HelperTarget, compare, micro, run};
+use super::{BenchError, BenchOptions, BenchTarget, HelperTarget, MeshTarget, compare, micro, run};
 use crate::calling::VideoLoad;
 use crate::cli::{self, exit};
 
@@ -21,6 +22,8 @@ const AIORTC: &str = "tests/compare/aiortc_recorder.py";
 const WRAPPER_LIMIT: f64 = 1.0;
 /// Our cost beside aiortc's MediaRecorder.
 const AIORTC_LIMIT: f64 = 0.1;
+/// A participant of a mesh call beside the caller of a 1:1 call.
+const MESH_LIMIT: f64 = 1.2;
 
 /// Runs what the command line asks for; [`exit::EX_SOFTWARE`] if something went wrong or costs more than it may. Call it on an
 /// actix system.
@@ -50,13 +53,22 @@ async fn perform(options: &cli::Bench) -> Result<bool, BenchError> {
         return Ok(report.is_good());
     }
     let folder = Folder::new(options.directory.as_deref())?;
-    let target = RecordingTarget::start(folder.path())?;
+    let meeting = Arc::<Meeting>::default();
+    let target = RecordingTarget::start(folder.path(), Arc::new(MeetingRooms(Arc::clone(&meeting))))?;
     let ours: Arc<dyn BenchTarget> = Arc::new(Arc::clone(&target));
+    let mesh: Arc<dyn BenchTarget> = Arc::new(MeshTarget::new(Arc::clone(&target), meeting));
     let mut good = true;
     let mut first_call = 0;
     for calls in &options.calls {
         let round = round_options(options, *calls)?;
-        if options.compare || options.against.is_some() {
+        if options.mesh {
+            let one_to_one = || Ok(Arc::clone(&ours));
+            let comparison =
+                compare(&round, Arc::clone(&mesh), first_call, TIMES, MESH_LIMIT, one_to_one).await?;
+            good &= comparison.is_good();
+            say(&comparison);
+            first_call += calls * TIMES;
+        } else if options.compare || options.against.is_some() {
             let program = round.program.clone();
             let other_files = folder.beside().display().to_string();
             let other = || {

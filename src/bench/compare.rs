@@ -15,6 +15,7 @@ pub const TIMES: usize = 5;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     pub calls: usize,
+    pub ours: String,
     pub ours_us: Vec<f64>,
     /// What ours is compared with.
     pub other: String,
@@ -35,8 +36,8 @@ impl Comparison {
     }
 }
 
-/// Runs `ours` and what `other` makes `times` times each, taking turns. Calls of `ours` are numbered from
-/// `first_call`; `other` is made anew for each turn, as the callers are.
+/// Runs `ours` and what `other` makes `times` times each, taking turns. Calls of both are numbered from `first_call`, and
+/// of the callers there are new ones for each turn.
 pub async fn compare(
     options: &BenchOptions,
     ours: Arc<dyn BenchTarget>,
@@ -50,7 +51,7 @@ pub async fn compare(
     for turn in 0..times.max(1) {
         let report = run(options, ours.clone(), first_call + turn * options.calls).await?;
         take("ours", &report, &mut ours_us, &mut problems);
-        let report = run(options, other()?, 0).await?;
+        let report = run(options, other()?, first_call + turn * options.calls).await?;
         take("other", &report, &mut other_us, &mut problems);
         name = report.target;
         let (Some(ours), Some(other)) = (ours_us.last(), other_us.last()) else { continue };
@@ -60,6 +61,7 @@ pub async fn compare(
     let ratio = ours_median_us / other_median_us;
     Ok(Comparison {
         calls: options.calls,
+        ours: ours.name(),
         ours_us,
         other: name,
         other_us,
@@ -97,6 +99,7 @@ impl fmt::Display for Comparison {
         writeln!(f, "  the other             {:.1}  ({})", self.other_median_us, list(&self.other_us))?;
         let missed = if self.ratio <= self.limit { "" } else { ": MISSED" };
         writeln!(f, "  ratio of the medians  {:.3}, at most {} is wanted{missed}", self.ratio, self.limit)?;
+        writeln!(f, "  ours is               {}", self.ours)?;
         writeln!(f, "  the other is          {}", self.other)?;
         for problem in &self.problems {
             writeln!(f, "  problem               {problem}")?;
@@ -120,6 +123,7 @@ mod tests {
     fn a_ratio_above_its_limit_is_no_good_end_and_says_so() {
         let compared = |ratio| Comparison {
             calls: 1,
+            ours: "ours".to_owned(),
             ours_us: vec![ratio],
             other: "the other".to_owned(),
             other_us: vec![1.0],

@@ -11,13 +11,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use recorder_actors::observe::{ActorKind, Board};
 use recorder_actors::ports::{
-    LiveCall, LiveCalls, RemoteCandidate, RoomFacts, Signalling, SignallingError, TurnServer, Urgency,
+    LiveCall, LiveCalls, RemoteCandidate, RoomFacts, Rooms, Signalling, SignallingError, TurnServer, Urgency,
 };
 use recorder_actors::supervise::{Link, Slot};
 use recorder_actors::supervisor::{Deliver, Delivery, SupervisorActor, SupervisorShared};
 use recorder_actors::world::{GroupSettings, Numbers, TreeSettings, World};
 use recorder_core::call::{Announcement, CallDesk, DeskSettings, RoomEvent};
 use recorder_core::manifest::Manifest;
+use recorder_core::time::BootTime;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -28,11 +29,11 @@ use crate::adapters::media::MediaSettings;
 use crate::adapters::sessions::LeftOver;
 use crate::recording::RecordingPath;
 
-const CALLER: &str = "@caller:bench";
+pub(super) const CALLER: &str = "@caller:bench";
 const RECORDER: &str = "@recorder:bench";
 const DEVICE: &str = "BENCH";
 /// How long an answer may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How long files may take to be final.
 const FINISH_LIMIT: Duration = Duration::from_secs(120);
 
@@ -102,7 +103,7 @@ impl LiveCalls for Forgotten {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -118,8 +119,9 @@ pub struct RecordingTarget {
 }
 
 impl RecordingTarget {
-    /// Records into `directory`, on a free port of the loopback address.
-    pub fn start(directory: &Path) -> Result<Arc<Self>, BenchError> {
+    /// Records into `directory`, on a free port of the loopback address. What is sent into rooms and to devices goes to
+    /// `rooms`.
+    pub fn start(directory: &Path, rooms: Arc<dyn Rooms>) -> Result<Arc<Self>, BenchError> {
         let target = |error: &dyn std::fmt::Display| BenchError::Target(error.to_string());
         let folder = disk::take_folder(directory).map_err(|error| target(&error))?;
         let media = MediaSettings {
@@ -136,13 +138,14 @@ impl RecordingTarget {
                 user: RECORDER.to_owned(),
                 device: DEVICE.to_owned(),
                 restart: recorder_core::restart::RestartTerms::default(),
-                group: GroupSettings { enabled: false, ..GroupSettings::default() },
+                group: GroupSettings { max_calls: 10_000, ..GroupSettings::default() },
             },
             clock: Arc::clone(&path.clock),
+            listening: path.clock.now(),
             media: Arc::clone(&path.media) as _,
             segments: Arc::clone(&path.pumps) as _,
             signalling: Arc::new(Loopback { answers: Arc::clone(&answers) }),
-            rooms: Arc::new(Nowhere),
+            rooms,
             memory: Arc::new(Nowhere),
             sessions: Arc::clone(&path.sessions) as _,
             live_calls: Arc::new(Forgotten),
@@ -178,19 +181,11 @@ impl RecordingTarget {
         self.path.shut_down();
     }
 
-    fn deliver(&self, call: usize, event_type: &str, mut content: Value) -> BoxFuture<'static, bool> {
+    fn tell(&self, call: usize, event_type: &str, mut content: Value) -> BoxFuture<'static, bool> {
         content["call_id"] = json!(format!("bench{call}"));
         content["party_id"] = json!("CALLER");
         content["version"] = json!("1");
-        let event = RoomEvent {
-            room: room(call),
-            event_id: format!("${call}{event_type}"),
-            sender: CALLER.to_owned(),
-            event_type: event_type.to_owned(),
-            content,
-            received: self.path.clock.now(),
-            age: Duration::ZERO,
-        };
+        let event = self.event(&room(call), event_type, CALLER, content);
         let events = vec![Delivery {
             event,
             state_key: None,
@@ -200,16 +195,62 @@ impl RecordingTarget {
             origin_ts_ms: 0,
             powers: None,
         }];
+        self.deliver(Deliver { events, batch_over: true, ..Deliver::default() })
+    }
+
+    pub(super) fn event(&self, room: &str, event_type: &str, sender: &str, content: Value) -> RoomEvent {
+        RoomEvent {
+            room: room.to_owned(),
+            event_id: format!("${room}{event_type}"),
+            sender: sender.to_owned(),
+            event_type: event_type.to_owned(),
+            content,
+            received: self.now(),
+            age: Duration::ZERO,
+        }
+    }
+
+    /// False if there is no supervisor to take it.
+    pub(super) fn deliver(&self, message: Deliver) -> BoxFuture<'static, bool> {
         let addr = self.slot.addr();
         async move {
             match addr {
-                Some(addr) => {
-                    addr.send(Deliver { events, batch_over: true, ..Deliver::default() }).await.is_ok()
-                }
+                Some(addr) => addr.send(message).await.is_ok(),
                 None => false,
             }
         }
         .boxed()
+    }
+
+    pub(super) fn now(&self) -> BootTime {
+        self.path.clock.now()
+    }
+
+    pub(super) fn utc_ms(&self) -> i64 {
+        self.path.clock.utc_micros() / 1_000
+    }
+
+    pub(super) fn sample(&self) -> BoxFuture<'static, Result<Sample, BenchError>> {
+        let packets = self.path.board.totals.packets_received.load(Ordering::Relaxed);
+        async move { Ok(Sample { usage: Usage::own()?, packets }) }.boxed()
+    }
+
+    /// Waits until all calls have ended, and says what became of them.
+    pub(super) async fn summary(&self) -> Result<TargetSummary, BenchError> {
+        let mut running = self.shared.running();
+        let ended = tokio::time::timeout(FINISH_LIMIT, running.wait_for(|calls| *calls == 0)).await.is_ok();
+        let mut summary = TargetSummary { ledgers_balance: Some(true), ..TargetSummary::default() };
+        if !ended {
+            summary.problems.push("some calls did not end".to_owned());
+        }
+        for (folder, manifest) in self.new_sessions() {
+            match manifest {
+                Some(manifest) => summarise(&manifest, &mut summary),
+                None => summary.problems.push(format!("{} has no session.json", folder.display())),
+            }
+            summary.sessions.push(folder);
+        }
+        Ok(summary)
     }
 
     /// Sessions not told of yet.
@@ -244,7 +285,7 @@ impl BenchTarget for Arc<RecordingTarget> {
         lock(&self.answers).insert(room(call), waiting);
         lock(&self.running).push(call);
         let invite = json!({"offer": {"type": "offer", "sdp": offer}, "lifetime": 60_000});
-        let delivered = self.deliver(call, "m.call.invite", invite);
+        let delivered = self.tell(call, "m.call.invite", invite);
         async move {
             delivered.await;
             let failed = |reason: String| BenchError::CallFailed { call, reason };
@@ -258,14 +299,11 @@ impl BenchTarget for Arc<RecordingTarget> {
     }
 
     fn add_candidate(&self, call: usize, candidate: RemoteCandidate) {
-        let list = json!([{"candidate": candidate.candidate, "sdpMid": candidate.mid,
-            "sdpMLineIndex": candidate.m_line}]);
-        tokio::spawn(self.deliver(call, "m.call.candidates", json!({"candidates": list})));
+        tokio::spawn(self.tell(call, "m.call.candidates", candidates(candidate)));
     }
 
     fn sample(&self) -> BoxFuture<'static, Result<Sample, BenchError>> {
-        let packets = self.path.board.totals.packets_received.load(Ordering::Relaxed);
-        async move { Ok(Sample { usage: Usage::own()?, packets }) }.boxed()
+        RecordingTarget::sample(self)
     }
 
     fn finish(&self) -> BoxFuture<'static, Result<TargetSummary, BenchError>> {
@@ -273,25 +311,18 @@ impl BenchTarget for Arc<RecordingTarget> {
         async move {
             let calls = std::mem::take(&mut *lock(&target.running));
             for call in calls {
-                target.deliver(call, "m.call.hangup", json!({"reason": "user_hangup"})).await;
+                target.tell(call, "m.call.hangup", json!({"reason": "user_hangup"})).await;
             }
-            let mut running = target.shared.running();
-            let ended = tokio::time::timeout(FINISH_LIMIT, running.wait_for(|calls| *calls == 0)).await;
-            let mut summary = TargetSummary { ledgers_balance: Some(true), ..TargetSummary::default() };
-            if ended.is_err() {
-                summary.problems.push("some calls did not end".to_owned());
-            }
-            for (folder, manifest) in target.new_sessions() {
-                match manifest {
-                    Some(manifest) => summarise(&manifest, &mut summary),
-                    None => summary.problems.push(format!("{} has no session.json", folder.display())),
-                }
-                summary.sessions.push(folder);
-            }
-            Ok(summary)
+            target.summary().await
         }
         .boxed()
     }
+}
+
+/// Content of an `m.call.candidates`.
+pub(super) fn candidates(candidate: RemoteCandidate) -> Value {
+    json!({"candidates": [{"candidate": candidate.candidate, "sdpMid": candidate.mid,
+        "sdpMLineIndex": candidate.m_line}]})
 }
 
 fn summarise(manifest: &Manifest, summary: &mut TargetSummary) {

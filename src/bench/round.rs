@@ -108,7 +108,8 @@ impl Round<'_> {
                 self.early.insert(call, Vec::new());
                 self.asked.insert(call, Instant::now());
                 let BenchOptions { audio, video, .. } = *self.options;
-                self.callers.order(Order::Call { call, audio, video }).await?;
+                let tile = self.target.shows_tile();
+                self.callers.order(Order::Call { call, audio, video, tile }).await?;
                 started += 1;
             }
             let before = self.connecting.len();
@@ -157,7 +158,10 @@ impl Round<'_> {
                 }
             }
             Told::Failed { call, reason } => return Err(BenchError::CallFailed { call, reason }),
-            Told::Sent { streams, .. } => {
+            Told::Sent { call, streams, received } => {
+                if self.target.shows_tile() && received == 0 {
+                    self.problems.push(format!("call {call} saw no picture of ours"));
+                }
                 self.calls_sent += 1;
                 self.sent.extend(streams);
             }

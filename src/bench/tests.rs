@@ -9,7 +9,9 @@ use futures_util::future::BoxFuture;
 use recorder_actors::ports::RemoteCandidate;
 
 use super::child::{serve_callers, serve_receiver};
+use super::mesh_target::{Meeting, MeetingRooms, MeshTarget};
 use super::process::Helper;
+use super::recording_target::RecordingTarget;
 use super::round::run_with;
 use super::{BenchError, BenchOptions, BenchTarget, HelperTarget, Sample, TargetSummary};
 use crate::calling::VideoLoad;
@@ -87,4 +89,29 @@ async fn a_refused_call_ends_the_round_with_its_reason() {
     let (options, _) = options(2);
     let error = run_with(&options, callers(), Arc::new(Refusing), 5).await.unwrap_err();
     assert!(matches!(error, BenchError::CallFailed { call: 5 | 6, .. }), "{error}");
+}
+
+#[test]
+fn a_mesh_call_is_recorded_beside_1_1_calls_and_shows_everybody_its_tile() {
+    let system = actix::System::with_tokio_rt(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    });
+    system.block_on(async {
+        let (mut options, _) = options(3);
+        // The tile moves once a second.
+        options.measure = Duration::from_secs(1);
+        let folder = tempfile::tempdir().unwrap();
+        let meeting = Arc::<Meeting>::default();
+        let rooms = Arc::new(MeetingRooms(Arc::clone(&meeting)));
+        let recorder = RecordingTarget::start(folder.path(), rooms).unwrap();
+        let mesh: Arc<dyn BenchTarget> = Arc::new(MeshTarget::new(Arc::clone(&recorder), meeting));
+        let one_to_one: Arc<dyn BenchTarget> = Arc::new(Arc::clone(&recorder));
+        for (turn, (target, sessions)) in [(&mesh, 1), (&one_to_one, 3), (&mesh, 1)].into_iter().enumerate() {
+            let report = run_with(&options, callers(), Arc::clone(target), 3 * turn).await.unwrap();
+            assert_eq!(report.problems, Vec::<String>::new(), "turn {turn}");
+            assert!(report.is_clean(), "{report}");
+            assert_eq!((report.sessions.len(), report.streams), (sessions, 6));
+        }
+        tokio::task::spawn_blocking(move || recorder.shut_down()).await.unwrap();
+    });
 }

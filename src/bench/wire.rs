@@ -13,7 +13,7 @@ use crate::calling::{SentStream, VideoLoad};
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum Order {
     /// Callers: start a call; [`Told::Offer`] follows.
-    Call { call: usize, audio: bool, video: Option<VideoLoad> },
+    Call { call: usize, audio: bool, video: Option<VideoLoad>, tile: bool },
     /// Callers: the answer to a call's offer; [`Told::Connected`] follows.
     Answer { call: usize, sdp: String },
     /// Receiver: answer this; [`Told::Answer`] follows.
@@ -32,13 +32,34 @@ pub enum Order {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "told", rename_all = "snake_case")]
 pub enum Told {
-    Offer { call: usize, sdp: String },
-    Answer { call: usize, sdp: String },
-    Candidate { call: usize, candidate: Candidate },
-    Connected { call: usize },
-    Failed { call: usize, reason: String },
-    Sent { call: usize, streams: Vec<SentStream> },
-    Sample { sample: Sample },
+    Offer {
+        call: usize,
+        sdp: String,
+    },
+    Answer {
+        call: usize,
+        sdp: String,
+    },
+    Candidate {
+        call: usize,
+        candidate: Candidate,
+    },
+    Connected {
+        call: usize,
+    },
+    Failed {
+        call: usize,
+        reason: String,
+    },
+    /// `received`: RTP packets of the other side since the start.
+    Sent {
+        call: usize,
+        streams: Vec<SentStream>,
+        received: u64,
+    },
+    Sample {
+        sample: Sample,
+    },
     Ended,
 }
 

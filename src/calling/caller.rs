@@ -4,12 +4,16 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use recorder_actors::ports::RemoteCandidate;
-use rtc::interceptor::{NackResponderBuilder, SenderReportBuilder};
+use recorder_core::media::MediaKind;
+use rtc::interceptor::{
+    NackGeneratorBuilder, NackResponderBuilder, ReceiverReportBuilder, SenderReportBuilder,
+};
 use rtc::media_stream::MediaStreamTrack;
-use rtc::peer_connection::configuration::interceptor_registry::configure_twcc_sender_only;
+use rtc::peer_connection::configuration::interceptor_registry::{configure_twcc, configure_twcc_sender_only};
 use rtc::rtp;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpCodingParameters, RTCRtpEncodingParameters, RTCRtpRtxParameters, RtpCodecKind,
@@ -25,6 +29,7 @@ use super::feedback::{FeedbackWatch, StreamFeedback};
 use super::load::{SentStream, StreamSchedule, VideoLoad};
 use super::media::Clips;
 use super::peer::{OPUS_PAYLOAD_TYPE, Peer, VP8_PAYLOAD_TYPE, connected, media_engine, opus, vp8};
+use super::receiver::{ReceivedTotal, read_all};
 use super::{CallingError, refused};
 
 /// Packets of each stream kept for retransmission: about 3 s at 300 packets/s.
@@ -39,6 +44,8 @@ pub struct CallerSettings {
     pub video: Option<VideoLoad>,
     /// Where its socket binds; port 0 takes a free one.
     pub address: String,
+    /// Takes the video of the other side as well, on the m-line of its own.
+    pub receives: bool,
     /// Keeps a record of every frame sent, 24 bytes each.
     pub log_frames: bool,
 }
@@ -49,6 +56,7 @@ impl Default for CallerSettings {
             audio: true,
             video: Some(VideoLoad::default()),
             address: "127.0.0.1:0".to_owned(),
+            receives: false,
             log_frames: false,
         }
     }
@@ -58,6 +66,7 @@ impl Default for CallerSettings {
 pub struct SyntheticCaller {
     peer: Peer,
     streams: Vec<OutgoingStream>,
+    received: Arc<ReceivedTotal>,
 }
 
 struct OutgoingStream {
@@ -86,17 +95,29 @@ impl SyntheticCaller {
         let mut engine = media_engine()?;
         let watched =
             streams.iter().map(|s| (s.schedule.sent.ssrc, s.feedback.clone())).collect::<HashMap<_, _>>();
-        let registry = configure_twcc_sender_only(Registry::new(), &mut engine)
+        let feedback = if settings.receives { configure_twcc } else { configure_twcc_sender_only };
+        let mut registry = feedback(Registry::new(), &mut engine)
             .map_err(refused("register transport feedback"))?
             .with(Slot::NackResponder, NackResponderBuilder::new().with_size(RETRANSMISSION_HISTORY).build())
             .with(Slot::SenderReport, SenderReportBuilder::new().build())
             .with(Slot::from(500), FeedbackWatch::new(watched));
-        let peer = Peer::new(engine, registry, settings.address).await?;
+        if settings.receives {
+            registry = registry
+                .with(Slot::NackGenerator, NackGeneratorBuilder::new().build())
+                .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build());
+        }
+        let mut peer = Peer::new(engine, registry, settings.address).await?;
+        let received = Arc::<ReceivedTotal>::default();
+        if settings.receives {
+            tokio::spawn(read_all(peer.take_tracks(), Arc::clone(&received), None));
+        }
         for stream in &streams {
-            let init = RTCRtpTransceiverInit {
-                direction: RTCRtpTransceiverDirection::Sendonly,
-                ..Default::default()
+            let both = settings.receives && stream.schedule.sent.kind == MediaKind::Video;
+            let direction = match both {
+                true => RTCRtpTransceiverDirection::Sendrecv,
+                false => RTCRtpTransceiverDirection::Sendonly,
             };
+            let init = RTCRtpTransceiverInit { direction, ..Default::default() };
             peer.connection
                 .add_transceiver_from_track(stream.track.clone(), Some(init))
                 .await
@@ -105,7 +126,7 @@ impl SyntheticCaller {
         let offer = peer.connection.create_offer(None).await.map_err(refused("make an offer"))?;
         let sdp = offer.sdp.clone();
         peer.connection.set_local_description(offer).await.map_err(refused("take its own offer"))?;
-        Ok((Self { peer, streams }, sdp))
+        Ok((Self { peer, streams, received }, sdp))
     }
 
     /// The offer with all candidates in it, for signalling that does not trickle.
@@ -159,6 +180,11 @@ impl SyntheticCaller {
     /// What has been sent so far, audio first.
     pub fn sent(&self) -> Vec<SentStream> {
         self.streams.iter().map(OutgoingStream::sent).collect()
+    }
+
+    /// RTP packets of the other side that have come so far.
+    pub fn received(&self) -> u64 {
+        self.received.packets.load(Ordering::Relaxed)
     }
 
     /// Closes the connection; the remote side gets a DTLS close.

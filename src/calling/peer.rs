@@ -114,6 +114,11 @@ impl Peer {
         Ok(Self { connection, state: state_told, gathered: gathered_told, candidates, tracks, remote })
     }
 
+    /// Tracks of the remote side as they appear. The first call gets them, a later one nothing.
+    pub fn take_tracks(&mut self) -> mpsc::Receiver<Arc<dyn TrackRemote>> {
+        std::mem::replace(&mut self.tracks, mpsc::channel(1).1)
+    }
+
     /// The local description with all candidates in it.
     pub async fn complete_description(&self) -> Result<String, CallingError> {
         let mut gathered = self.gathered.clone();

@@ -61,13 +61,7 @@ impl ReceivingPeer {
         let answer = peer.connection.create_answer(None).await.map_err(refused("make an answer"))?;
         let sdp = answer.sdp.clone();
         peer.connection.set_local_description(answer).await.map_err(refused("take its own answer"))?;
-        let mut tracks = std::mem::replace(&mut peer.tracks, mpsc::channel(1).1);
-        let reader = tokio::spawn(async move {
-            // One task a track: a reader that lags 256 events loses packets.
-            while let Some(track) = tracks.recv().await {
-                tokio::spawn(read(track, total.clone(), packets.clone()));
-            }
-        });
+        let reader = tokio::spawn(read_all(peer.take_tracks(), total, packets));
         Ok((Self { peer, reader }, sdp))
     }
 
@@ -113,6 +107,18 @@ impl ReceivingPeer {
     pub async fn close(self) -> Result<(), CallingError> {
         self.reader.abort();
         self.peer.connection.close().await.map_err(refused("close"))
+    }
+}
+
+/// Reads every track that appears, until the connection is gone.
+pub(super) async fn read_all(
+    mut tracks: mpsc::Receiver<Arc<dyn TrackRemote>>,
+    total: Arc<ReceivedTotal>,
+    packets: Option<mpsc::Sender<rtp::Packet>>,
+) {
+    // One task a track: a reader that lags 256 events loses packets.
+    while let Some(track) = tracks.recv().await {
+        tokio::spawn(read(track, total.clone(), packets.clone()));
     }
 }
 

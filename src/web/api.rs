@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use actix_web::{HttpResponse, web};
-use recorder_actors::observe::{AccountSnapshot, CallSnapshot, Happening, StorageSnapshot};
+use recorder_actors::observe::{AccountSnapshot, CallSnapshot, Happening, RoomSnapshot, StorageSnapshot};
 use serde::{Deserialize, Serialize};
 
 use super::health::{self, Problem};
@@ -16,6 +16,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .route("/api/v1/status", web::get().to(status))
         .route("/api/v1/actors", web::get().to(actors))
         .route("/api/v1/calls", web::get().to(calls))
+        .route("/api/v1/rooms", web::get().to(rooms))
         .route("/api/v1/happenings", web::get().to(happenings));
 }
 
@@ -58,6 +59,11 @@ struct Actors {
 #[derive(Serialize)]
 struct Calls {
     calls: Vec<Arc<CallSnapshot>>,
+}
+
+#[derive(Serialize)]
+struct Rooms {
+    rooms: Vec<Arc<RoomSnapshot>>,
 }
 
 #[derive(Serialize)]
@@ -126,6 +132,10 @@ async fn actors(shared: web::Data<Shared>) -> HttpResponse {
 
 async fn calls(shared: web::Data<Shared>) -> HttpResponse {
     HttpResponse::Ok().json(Calls { calls: shared.board.calls() })
+}
+
+async fn rooms(shared: web::Data<Shared>) -> HttpResponse {
+    HttpResponse::Ok().json(Rooms { rooms: shared.board.rooms() })
 }
 
 async fn happenings(shared: web::Data<Shared>, query: Option<web::Query<After>>) -> HttpResponse {

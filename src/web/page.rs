@@ -9,7 +9,10 @@ use std::time::Duration;
 use actix_web::http::header;
 use actix_web::{HttpResponse, web};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use recorder_actors::observe::{CallSnapshot, Happening, ParticipantSnapshot, Severity, TrackSnapshot};
+use recorder_actors::observe::{
+    CallSnapshot, Happening, ParticipantSnapshot, RoomSnapshot, Severity, TrackSnapshot,
+};
+use recorder_core::room::Waits;
 use recorder_core::time::BootTime;
 
 use super::api::live_streams;
@@ -26,6 +29,8 @@ const CALLS: usize = 100;
 const PARTICIPANTS: usize = 50;
 const TRACKS: usize = 20;
 const HAPPENINGS: usize = 40;
+const WAITING: usize = 10;
+const STAYS: usize = 3;
 
 /// A sync long-polls for half a minute; without one for this long something is wrong, seconds.
 const SYNC_LATE: f64 = 90.0;
@@ -213,6 +218,34 @@ fn recordings(view: &View<'_>) -> Markup {
         }
         @for call in view.calls.iter().take(CALLS) { (call_card(call, view.utc)) }
         (more(view.calls.len(), CALLS, "call"))
+        (waiting(&view.shared.board.rooms()))
+    }
+}
+
+/// Rooms whose next call is recorded; those of which only the configuration says so are counted.
+fn waiting(rooms: &[Arc<RoomSnapshot>]) -> Markup {
+    let named = rooms.iter().filter(|room| room.waiting != Waits::Configured).count();
+    html! {
+        @if !rooms.is_empty() {
+            section.card.waiting {
+                h3 { (dot("idle", "waiting")) "Waiting for a call" }
+                @for room in rooms.iter().take(named.min(WAITING)) {
+                    p {
+                        bdi { (words::name_or(Some(&room.room_name), "a room without a name")) }
+                        small {
+                            @if room.waiting == Waits::Start { "the next one" } @else { "every one" }
+                            @if let Some(by) = &room.by {
+                                ", at the wish of " bdi { (words::tame(by, words::NAME)) }
+                            }
+                        }
+                    }
+                }
+                (more(named, WAITING, "room"))
+                @if rooms.len() > named {
+                    p.more { "Every call of " (words::count(rooms.len() - named, "room")) ", as configured." }
+                }
+            }
+        }
     }
 }
 
@@ -221,13 +254,14 @@ fn more(number: usize, drawn: usize, what: &str) -> Markup {
 }
 
 fn call_card(call: &CallSnapshot, utc: i64) -> Markup {
+    let (today, now) = words::date_and_time(utc);
     let (colour, meaning) = match call.state.as_str() {
         "recording" => ("rec", "recording"),
         "held" => ("idle", "held"),
         _ => ("warn", "not recording now"),
     };
     html! {
-        article.card.call {
+        article.card.call data-now={ (today) "T" (now) "Z" } {
             div.title {
                 (dot(colour, meaning))
                 h3 { bdi { (words::name_or(Some(&call.room_name), "a room without a name")) } }
@@ -245,14 +279,14 @@ fn call_card(call: &CallSnapshot, utc: i64) -> Markup {
                     }
                 }
             }
-            @for one in call.participants.iter().take(PARTICIPANTS) { (participant(one)) }
+            @for one in call.participants.iter().take(PARTICIPANTS) { (participant(one, &today)) }
             @if call.participants.is_empty() { p.more { "Nobody has joined yet." } }
             (more(call.participants.len(), PARTICIPANTS, "participant"))
         }
     }
 }
 
-fn participant(one: &ParticipantSnapshot) -> Markup {
+fn participant(one: &ParticipantSnapshot, today: &str) -> Markup {
     let user = one.user_id.as_deref().map(|user| words::tame(user, words::NAME));
     let name = words::name_or(one.display_name.as_deref().or(one.user_id.as_deref()), "somebody");
     html! {
@@ -260,8 +294,9 @@ fn participant(one: &ParticipantSnapshot) -> Markup {
             h4 {
                 bdi { (name) }
                 @if let Some(user) = user { @if user != name { small { bdi { (user) } } } }
-                @if !one.present { small { "left" } }
                 @if one.opted_out { small { "opted out" } }
+                @if !one.told && one.present { small { "not told yet" } }
+                (stays(one, today))
             }
             @if one.stalled {
                 p.fault { (dot("warn", "warning")) "Nothing arrives, though the connection is up." }
@@ -272,6 +307,29 @@ fn participant(one: &ParticipantSnapshot) -> Markup {
             }
             (more(one.tracks.len(), TRACKS, "stream"))
         }
+    }
+}
+
+/// When somebody was there: the newest stays.
+fn stays(one: &ParticipantSnapshot, today: &str) -> Markup {
+    let instant = |utc_micros| {
+        let (date, time) = words::date_and_time(utc_micros);
+        html! { time datetime={ (date) "T" (time) "Z" } { @if date != today { (date) " " } (time) } }
+    };
+    let newest = one.stays.len().saturating_sub(STAYS);
+    html! {
+        @for (at, stay) in one.stays.iter().enumerate().skip(newest) {
+            small {
+                @match stay.left_utc_micros {
+                    Some(left) => {
+                        @if at == newest && newest > 0 { "… " }
+                        (instant(stay.joined_utc_micros)) "–" (instant(left))
+                    }
+                    None => { "since " (instant(stay.joined_utc_micros)) }
+                }
+            }
+        }
+        @if !one.present { small { "left" } }
     }
 }
 

@@ -1,11 +1,16 @@
 //! What happens in rooms reaches the calls: once, in order, decrypted late if need be, past gaps, crashes and outages.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use matrix_call_recorder::adapters::legacy_call::say_farewell;
+use matrix_call_recorder::adapters::live_calls::LiveCallFile;
 use matrix_call_recorder::adapters::matrix::{MatrixAccount, SendError};
 use matrix_sdk::RoomState;
-use recorder_actors::ports::Urgency;
-use serde_json::json;
+use matrix_sdk::deserialized_responses::TimelineEvent;
+use matrix_sdk::room::MessagesOptions;
+use recorder_actors::ports::{Clock, LiveCall, Urgency};
+use serde_json::{Value, json};
 
 use crate::account::{Person, Recorder, synapse};
 use crate::holding_proxy::HoldingProxy;
@@ -123,6 +128,94 @@ async fn what_came_while_the_recorder_was_down_is_delivered_even_past_a_limited_
     let mut received = running.call().await;
     received.extend(running.call().await);
     assert_eq!(received, sent);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_objection_does_not_wait_for_what_another_room_left_out() {
+    let url = &synapse().await.url;
+    let mut recorder = Recorder::new(url, "prompt").await;
+    let alice = recorder.ally("alice-prompt").await;
+    let proxy = HoldingProxy::start(url).await;
+    recorder.settings.homeserver.clone_from(&proxy.url);
+    let mut running = recorder.start().await;
+    let (busy, calm) = (running.together(&alice, false).await, running.together(&alice, false).await);
+    alice.place_call(busy.room_id(), "before").await;
+    running.call().await;
+
+    // Everything that follows comes in one response, and in one room it is more than that holds.
+    proxy.hold_back("/sync");
+    let chat = |n: usize| json!({ "msgtype": "m.text", "body": format!("{n}") });
+    alice.send(busy.room_id(), "m.room.message", chat(0)).await;
+    proxy.has_held_back(1).await;
+    let mut sent = alice.place_call(busy.room_id(), "first").await;
+    for n in 0..60 {
+        alice.send(busy.room_id(), "m.room.message", chat(n)).await;
+    }
+    sent.extend(alice.place_call(busy.room_id(), "second").await);
+    let objection = json!({ "msgtype": "m.text", "body": "!record optout" });
+    let objection = alice.send(calm.room_id(), "m.room.message", objection).await;
+    proxy.hold_back("/messages");
+    proxy.let_go("/sync");
+    let first = running.event(|event| event.state_key.is_none()).await;
+    assert_eq!((first.event_id.as_str(), first.room_id.as_str()), (&*objection, calm.room_id().as_str()));
+    // Decided as well: its batch is over before the other room is read.
+    running.finish_batch().await;
+    proxy.let_go("/messages");
+    let mut received = running.call().await;
+    received.extend(running.call().await);
+    assert_eq!(received, sent);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_a_restart_cut_off_is_hung_up_before_rooms_are_read_back() {
+    let url = &synapse().await.url;
+    let mut recorder = Recorder::new(url, "parting").await;
+    let alice = recorder.ally("alice-parting").await;
+    let mut running = recorder.start().await;
+    let room = running.together(&alice, false).await;
+    running.acknowledges = false;
+    alice.place_call(room.room_id(), "unhandled").await;
+    running.call().await;
+    drop(running);
+
+    let proxy = HoldingProxy::start(url).await;
+    proxy.hold_back("/messages");
+    recorder.settings.homeserver.clone_from(&proxy.url);
+    let running = recorder.connect().await.unwrap();
+    let (live_calls, _) = LiveCallFile::open(&recorder.settings.state_dir);
+    let left = LiveCall {
+        room: room.room_id().to_string(),
+        call_id: "cut off".to_owned(),
+        caller: "@alice-parting:localhost".to_owned(),
+        version: 1,
+        seen_utc_micros: recorder.clock.utc_micros(),
+    };
+    let clock = Arc::clone(&recorder.clock) as _;
+    let farewell = tokio::spawn(say_farewell(running.account.clone(), live_calls, vec![left], clock));
+    proxy.has_held_back(1).await;
+    farewell.await.unwrap();
+    assert!(!running.account.state().borrow().first_sync_done, "the room has not been read back yet");
+    let newest = alice
+        .until(async |_| {
+            let newest = room.messages(MessagesOptions::backward()).await.ok()?;
+            let hangup = |event: &&TimelineEvent| {
+                event
+                    .raw()
+                    .get_field::<String>("type")
+                    .is_ok_and(|kind| kind.as_deref() == Some("m.call.hangup"))
+            };
+            newest
+                .chunk
+                .iter()
+                .find(hangup)
+                .map(|event| event.raw().get_field::<Value>("content").unwrap().unwrap())
+        })
+        .await;
+    assert_eq!(newest["call_id"], "cut off");
+    proxy.let_go("/messages");
+    running.until(|state| state.first_sync_done).await;
     running.stop().await;
 }
 

@@ -7,11 +7,13 @@
 #[expect(dead_code, reason = "these tests use a part of it")]
 mod account;
 #[path = "../support/holding_proxy.rs"]
+#[expect(dead_code, reason = "these tests use a part of it")]
 mod holding_proxy;
 #[path = "../support/synapse.rs"]
 mod synapse;
 
 mod devices;
+mod leaving;
 mod messages;
 mod state;
 
@@ -63,8 +65,14 @@ impl Meeting {
     }
 
     async fn at(url: &str, name: &str, encrypted: bool) -> Self {
+        Self::by_way_of(url, url, name, encrypted).await
+    }
+
+    /// The recorder reaches the homeserver by another way than people do.
+    async fn by_way_of(url: &str, way: &str, name: &str, encrypted: bool) -> Self {
         let mut recorder = Recorder::new(url, name).await;
         let alice = recorder.ally(&format!("alice-{name}")).await;
+        recorder.settings.homeserver = way.to_owned();
         let running = recorder.start().await;
         let room = running.together(&alice, encrypted).await;
         let rooms = MatrixRooms::new(running.account.clone());

@@ -194,3 +194,25 @@ async fn what_cannot_be_decrypted_is_told_once_and_holds_up_neither_commands_nor
     assert_eq!(next, "!end");
     meeting.running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_key_delivers_a_command_though_an_older_message_of_its_sender_stays_sealed() {
+    let mut meeting = Meeting::new("impatient", true).await;
+    let (room, alice) = (meeting.room.room_id().to_owned(), meeting.alice_id());
+    let (mut proxies, mut sent) = (Vec::new(), Vec::new());
+    for body in ["!record start", "!record optout"] {
+        let proxy = HoldingProxy::start(&DELAYING.url).await;
+        let device = Person::log_in(&proxy.url, &alice).await;
+        device.joined(&device.client.get_room(&room).unwrap(), &meeting.bot).await;
+        sent.push(device.send(&room, "m.room.message", text(body)).await);
+        let undecrypted = || meeting.recorder.board.totals.undecrypted_events.load(Ordering::Relaxed);
+        device.until(async |_| (undecrypted() >= sent.len() as u64).then_some(())).await;
+        proxies.push(proxy);
+    }
+    for (proxy, sent) in proxies.iter().zip(&sent).rev() {
+        proxy.release().await;
+        let heard = meeting.running.event(|event| event.event_type == "m.room.message").await;
+        assert_eq!(heard.event_id, *sent);
+    }
+    meeting.running.stop().await;
+}

@@ -298,9 +298,9 @@ async fn who_left_or_was_banned_is_known_to_have_also_where_the_sync_did_not_say
     let meeting = Meeting::new("absentees", false).await;
     let id = meeting.id.clone();
     let account = meeting.running.account.clone();
-    assert!(!account.has_left(&id, &meeting.alice_id(), true).await);
-    assert!(!account.has_left(&id, "@nobody:localhost", true).await, "nothing is known of them");
-    assert!(account.has_left("!nowhere:localhost", &meeting.alice_id(), true).await);
+    assert!(!account.has_left(&id, &meeting.alice_id(), PATIENCE).await);
+    assert!(!account.has_left(&id, "@nobody:localhost", PATIENCE).await, "nothing is known of them");
+    assert!(account.has_left("!nowhere:localhost", &meeting.alice_id(), PATIENCE).await);
 
     let carol = Person::new(&DELAYING.url, "carol-absentees").await;
     let carol_id = carol.client.user_id().unwrap().to_owned();
@@ -308,10 +308,13 @@ async fn who_left_or_was_banned_is_known_to_have_also_where_the_sync_did_not_say
     carol.client.join_room_by_id(meeting.room.room_id()).await.unwrap();
     meeting
         .alice
-        .until(async |_| (!account.has_left(&id, carol_id.as_str(), true).await).then_some(()))
+        .until(async |_| (!account.has_left(&id, carol_id.as_str(), PATIENCE).await).then_some(()))
         .await;
     meeting.room.ban_user(&carol_id, None).await.unwrap();
-    meeting.alice.until(async |_| account.has_left(&id, carol_id.as_str(), true).await.then_some(())).await;
+    meeting
+        .alice
+        .until(async |_| account.has_left(&id, carol_id.as_str(), PATIENCE).await.then_some(()))
+        .await;
 
     // The same where the ban lies in a gap that no sync tells of.
     drop(account);
@@ -326,6 +329,29 @@ async fn who_left_or_was_banned_is_known_to_have_also_where_the_sync_did_not_say
         scene.alice.send(scene.room.room_id(), "m.room.message", content).await;
     }
     let running = scene.recorder.start().await;
-    assert!(running.account.has_left(&id, dan_id.as_str(), true).await);
+    assert!(running.account.has_left(&id, dan_id.as_str(), PATIENCE).await);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_deleted_call_the_next_start_is_told_who_is_in_it() {
+    let mut meeting = Meeting::new("deleted", false).await;
+    meeting.open_calls().await;
+    let call = meeting.set(CALL, "conf", json!({ "m.intent": "m.room", "m.type": "m.video" })).await;
+    meeting.set(CALL_MEMBER, &meeting.alice_id(), share("s1")).await;
+    meeting.room.redact(&matrix_sdk::ruma::EventId::parse(call).unwrap(), None, None).await.unwrap();
+    let state = |event: &RoomEvent| matches!(event.event_type.as_str(), CALL | "m.room.redaction");
+    assert_eq!(meeting.running.event(state).await.content["m.type"], "m.video");
+    assert_eq!(
+        meeting.running.event(state).await.event_type,
+        "m.room.redaction",
+        "its state is not told anew"
+    );
+    let scene = meeting.end().await;
+    let mut running = scene.recorder.start().await;
+    let of_calls = |event: &RoomEvent| event.room_id == scene.id && event.event_type.starts_with(CALL);
+    let (call, member) = (running.event(of_calls).await, running.event(of_calls).await);
+    assert_eq!((told(&call), call.content), (format!("{CALL} conf "), json!({})));
+    assert_eq!(told(&member), format!("{CALL_MEMBER} {} s1", scene.alice_id()));
     running.stop().await;
 }

@@ -1,16 +1,19 @@
 //! A way to the homeserver that keeps back what one client sends to other clients' devices, until it is told to let go.
 //!
-//! The client is answered as if it had been delivered, so that it goes on and sends the event: a late room key.
+//! The client is answered as if it had been delivered, so that it goes on and sends the event: a late room key. Other
+//! requests it can make wait for their answer.
 
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 pub struct HoldingProxy {
     pub url: String,
     held: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// Parts of paths whose requests wait, and how many have come to wait so far.
+    slow: watch::Sender<(Vec<String>, usize)>,
     homeserver: String,
 }
 
@@ -20,13 +23,30 @@ impl HoldingProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
         let held = Arc::new(Mutex::new(Vec::new()));
-        let (to, keep) = (homeserver.clone(), Arc::clone(&held));
+        let slow = watch::Sender::default();
+        let (to, keep, wait) = (homeserver.clone(), Arc::clone(&held), slow.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(serve(client, to.clone(), Arc::clone(&keep)));
+                tokio::spawn(serve(client, to.clone(), Arc::clone(&keep), wait.clone()));
             }
         });
-        Self { url, held, homeserver }
+        Self { url, held, slow, homeserver }
+    }
+
+    /// From now on requests whose path has `part` in it wait.
+    pub fn hold_back(&self, part: &str) {
+        self.slow.send_modify(|(parts, _)| parts.push(part.to_owned()));
+    }
+
+    /// Requests that wait go on, and later ones do not wait.
+    pub fn let_go(&self, part: &str) {
+        self.slow.send_modify(|(parts, _)| parts.retain(|held| held != part));
+    }
+
+    /// Resolves when so many requests have come to wait since the beginning.
+    pub async fn has_held_back(&self, requests: usize) {
+        let mut slow = self.slow.subscribe();
+        slow.wait_for(|(_, waited)| *waited >= requests).await.expect("the proxy lives");
     }
 
     pub async fn held(&self) -> usize {
@@ -42,7 +62,12 @@ impl HoldingProxy {
 }
 
 /// One request for each connection.
-async fn serve(mut client: TcpStream, homeserver: String, held: Arc<Mutex<Vec<Vec<u8>>>>) -> Option<()> {
+async fn serve(
+    mut client: TcpStream,
+    homeserver: String,
+    held: Arc<Mutex<Vec<Vec<u8>>>>,
+    slow: watch::Sender<(Vec<String>, usize)>,
+) -> Option<()> {
     let mut request = Vec::new();
     let head = loop {
         if let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -66,6 +91,12 @@ async fn serve(mut client: TcpStream, homeserver: String, held: Arc<Mutex<Vec<Ve
     let mut rewritten = format!("{}\r\nConnection: close\r\n\r\n", lines.join("\r\n")).into_bytes();
     rewritten.extend_from_slice(&request[head..]);
 
+    let path = text.split_whitespace().nth(1)?;
+    let is_slow = |(parts, _): &(Vec<String>, usize)| parts.iter().any(|part| path.contains(part));
+    if is_slow(&slow.borrow()) {
+        slow.send_modify(|(_, waited)| *waited += 1);
+        slow.subscribe().wait_for(|slow| !is_slow(slow)).await.ok()?;
+    }
     let answer = if text.starts_with("PUT") && text.contains("/sendToDevice/m.room.encrypted/") {
         held.lock().await.push(rewritten);
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";

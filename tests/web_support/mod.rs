@@ -12,11 +12,12 @@ use std::time::Duration;
 use matrix_call_recorder::web::{self, WebHandle, WebSettings};
 use recorder_actors::observe::{
     AccountSnapshot, ActorKind, ActorSnapshot, ActorState, Board, CallSnapshot, ParticipantSnapshot,
-    Severity, StorageSnapshot, TrackSnapshot,
+    RoomSnapshot, Severity, StaySnapshot, StorageSnapshot, TrackSnapshot,
 };
 use recorder_actors::ports::Clock;
 use recorder_core::ids::{CallKey, Generation};
 use recorder_core::media::{Codec, Source};
+use recorder_core::room::Waits;
 use recorder_core::time::BootTime;
 
 /// 2026-11-22T14:42:17Z.
@@ -216,6 +217,8 @@ pub fn participant(id: &str, name: &str, user: &str, tracks: Vec<TrackSnapshot>)
         device_id: None,
         display_name: Some(name.into()),
         present: true,
+        stays: vec![StaySnapshot { joined_utc_micros: NOW - 2_537_000_000, left_utc_micros: None }],
+        told: true,
         opted_out: false,
         stalled: false,
         tracks,
@@ -341,6 +344,18 @@ pub fn fill(board: &Board, clock: &HandClock) {
         (0, Severity::Info, "A call from @eve:example.net was refused: not on the allow-list"),
     ] {
         board.happened(NOW - minutes * 60_000_000 - 6_000_000, severity, text);
+    }
+    for (room, waiting, by) in [
+        ("Board meeting", Waits::Auto, Some("@ada:example.org")),
+        ("Choir", Waits::Start, Some("@grace:example.net")),
+        ("", Waits::Configured, None),
+    ] {
+        board.put_room(RoomSnapshot {
+            room_id: format!("!{room}:example.org"),
+            room_name: room.into(),
+            waiting,
+            by: by.map(str::to_owned),
+        });
     }
     let totals = &board.totals;
     for (counter, value) in [

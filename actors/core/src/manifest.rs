@@ -55,6 +55,8 @@ pub mod limits {
     pub const FORMATS: usize = 1_000;
     /// Events of a session.
     pub const EVENTS: usize = 20_000;
+    /// Of these, so many are for commands and consent alone.
+    pub const EVENTS_OF_CONSENT: usize = 2_000;
     /// Recoveries of a session, and problems listed by `integrity`.
     pub const PROBLEMS: usize = 1_000;
     /// Bytes of one name, id or reason that a remote party chose.

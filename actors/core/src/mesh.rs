@@ -35,13 +35,18 @@ pub use to_device::ToDeviceSignal;
 
 use crate::call::{CallFact, RemoteCandidate};
 use crate::ids::LegId;
+use crate::manifest::limits;
 
 /// State event of a call; its state key is the conference id.
 pub const CALL_EVENT: &str = "org.matrix.msc3401.call";
 /// State event of a participant; its state key is the user id, and it speaks for all devices of that user.
 pub const MEMBER_EVENT: &str = "org.matrix.msc3401.call.member";
-/// Participant devices of one call that are recorded; further ones are counted.
+/// Participant devices of one call that are recorded at a time; further ones are counted.
 pub const MOST_DEVICES: usize = 256;
+/// Devices of one user that are recorded over the life of a session; further ones are counted.
+pub const MOST_DEVICES_OF_A_USER: usize = 64;
+/// Devices of all that are recorded over the life of a session: as many as its manifest takes.
+pub const MOST_DEVICES_IN_ALL: usize = limits::PARTICIPANTS;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshSettings {
@@ -100,6 +105,8 @@ pub enum MeshEnd {
     Terminated,
     /// Nobody but us was there.
     Empty,
+    /// Nobody of those who were said to be there could be reached.
+    Unreachable,
     /// We were removed from the room.
     Removed,
     RoomUpgraded,
@@ -117,6 +124,7 @@ impl MeshEnd {
             Self::Stopped => "stopped",
             Self::Terminated => "call_terminated",
             Self::Empty => "everyone_left",
+            Self::Unreachable => "unreachable",
             Self::Removed => "removed",
             Self::RoomUpgraded => "room_upgraded",
             Self::NotAllowed => "not_allowed",
@@ -214,6 +222,11 @@ pub enum MeshAction {
         device: String,
         reason: LeaveReason,
     },
+    /// A device is in the call and has no place any more: there are, or were, too many.
+    Beyond {
+        user: String,
+        device: String,
+    },
     /// A connection to this device begins to be made. Each leg's last action is [`MeshAction::CloseLeg`].
     LegOpened {
         leg: LegId,
@@ -280,4 +293,6 @@ pub struct MeshCounts {
     pub strangers: u64,
     /// Invites refused.
     pub rejected: u64,
+    /// Devices without a place, each time that they came.
+    pub beyond: u64,
 }

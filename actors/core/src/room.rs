@@ -28,7 +28,7 @@ mod texts;
 pub use action::{MessageKind, MessageTag, Refusal, Relation, RoomAction};
 pub use durable::{AutoSetting, Durable, Running};
 pub use input::{Authority, Closing, Ended, GatheringView, Powers, Progress, Reaction, RecordingState, Said};
-pub use machine::{Activity, Room};
+pub use machine::{Activity, Room, Waits};
 pub use name::Renamed;
 pub use settings::Settings;
 pub use texts::{permission_notice, recording_name, room_greeting};

@@ -6,8 +6,8 @@ use manifest_support::{applied, ended, event, journal, opened, record, session};
 use proptest::prelude::*;
 use recorder_core::ids::{ParticipantId, TrackId};
 use recorder_core::manifest::{
-    EventCoalescer, GapCause, JournalError, Manifest, MediaState, OpenedBecause, Ppm, Problem,
-    ProcessStarted, Record, Seconds, SegmentOpened, SessionClock, Utc, fold, limits,
+    Event, EventCoalescer, EventKind, GapCause, JournalError, Manifest, MediaState, OpenedBecause, Ppm,
+    Problem, ProcessStarted, Record, Seconds, SegmentOpened, SessionClock, Utc, fold, limits,
 };
 use recorder_core::media::{Codec, MediaKind, Source};
 use recorder_core::time::BootTime;
@@ -180,9 +180,14 @@ fn problems_are_listed_to_a_limit() {
 #[test]
 fn lists_that_a_remote_party_can_grow_have_a_limit() {
     let mut manifest: Manifest = opened().into();
-    let told = (0..limits::EVENTS + 500)
-        .filter(|&n| manifest.apply(&Record::Event(event(Seconds::new(n as f64), None))).is_ok());
-    assert_eq!(told.count(), limits::EVENTS);
+    let mut told = |kind: EventKind| {
+        let event = |n| Event { kind: kind.into(), ..event(Seconds::new(n as f64), None) };
+        (0..limits::EVENTS + 500).filter(|n| manifest.apply(&Record::Event(event(*n))).is_ok()).count()
+    };
+    // Whatever filled the list, what people said of being recorded finds room in it.
+    assert_eq!(told(EventKind::Joined), limits::EVENTS - limits::EVENTS_OF_CONSENT);
+    assert_eq!(told(EventKind::OptedOut), limits::EVENTS_OF_CONSENT);
+    assert_eq!((told(EventKind::Command), told(EventKind::Joined)), (0, 0));
 }
 
 #[test]

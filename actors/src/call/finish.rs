@@ -27,10 +27,13 @@ pub(super) async fn finish(shared: Arc<CallShared>, Ending { end, by }: Ending) 
         let people: Vec<_> = lock(&shared.people).values().flat_map(Participant::peers).collect();
         for peer in people {
             for track in peer.tracks() {
-                let files = lock(&track.shared.finished).files.clone();
+                let files = lock(&track.shared.finished).clone();
                 clock_fit::recompute(&session, &peer.sender_clock, &files);
             }
         }
+        // Of a session that goes on, an earlier process may have reached somebody.
+        let reached = end == CallEnd::Unreachable && session.manifest().segments().next().is_some();
+        let end = if reached { CallEnd::Left } else { end };
         let reason = end_reason(end, *world.disk.borrow());
         if shared.kind != CallKind::OneToOne && end == CallEnd::Shutdown {
             suspend(&shared, &session, reason).await;
@@ -42,14 +45,15 @@ pub(super) async fn finish(shared: Arc<CallShared>, Ending { end, by }: Ending) 
             Ok(manifest) => crate::snapshot::saved(&manifest),
             Err(error) => {
                 tracing::error!(call = %shared.key, %error, "the session could not be finished");
-                crate::snapshot::saved(&session.manifest())
+                session.saved()
             }
         };
-        *lock(&shared.saved) = Some((saved, reason));
+        let (what, participants) = saved;
+        *lock(&shared.saved) = Some((what, participants, reason));
         if shared.kind == CallKind::OneToOne {
-            shared.outbox.message(recording_saved(saved, shared.shortfall()));
+            shared.outbox.message(recording_saved(what, shared.shortfall()));
         }
-        world.board.happened(world.clock.utc_micros(), Severity::Info, saved_text(&shared, saved));
+        world.board.happened(world.clock.utc_micros(), Severity::Info, saved_text(&shared, what));
         if let Some(folder) = session.folder() {
             world.sessions.finished(folder);
         }
@@ -66,8 +70,8 @@ async fn suspend(shared: &CallShared, session: &SessionHandle, reason: EndReason
     if let Err(error) = session.suspend().await {
         tracing::error!(call = %shared.key, %error, "what a session knows could not all be written");
     }
-    let saved = crate::snapshot::saved(&session.manifest());
-    *lock(&shared.saved) = Some((saved, reason));
+    let (saved, participants) = session.saved();
+    *lock(&shared.saved) = Some((saved, participants, reason));
 }
 
 async fn done(shared: &CallShared) {
@@ -111,6 +115,7 @@ fn end_reason(end: CallEnd, disk: DiskLevel) -> EndReason {
     match end {
         CallEnd::Hangup | CallEnd::AnsweredElsewhere => EndReason::Hangup,
         CallEnd::Left => EndReason::EveryoneLeft,
+        CallEnd::Unreachable => EndReason::Unreachable,
         CallEnd::Removed => EndReason::Removed,
         CallEnd::RoomUpgraded => EndReason::RoomUpgraded,
         CallEnd::ConnectionLost => EndReason::ConnectionLost,

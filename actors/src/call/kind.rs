@@ -6,7 +6,7 @@ use recorder_core::call::{
 };
 use recorder_core::ids::{CallKey, LegId};
 use recorder_core::manifest::{CallKind, LeaveReason};
-use recorder_core::mesh::{self, Mesh, MeshAction, MeshEnd, MeshSettings};
+use recorder_core::mesh::{self, Member, Mesh, MeshAction, MeshEnd, MeshSettings, ToDeviceSignal};
 use recorder_core::time::BootTime;
 use serde_json::Value;
 
@@ -93,6 +93,10 @@ pub(super) enum Effect {
     Gone {
         peer: PeerKey,
         reason: LeaveReason,
+    },
+    /// A participant is in the call for whom there is no place.
+    Beyond {
+        peer: PeerKey,
     },
     /// The leg is over.
     CloseLeg {
@@ -184,6 +188,14 @@ impl Machine {
         }
     }
 
+    /// The signal is for this device in this call.
+    pub(super) fn is_addressee(&self, signal: &ToDeviceSignal) -> bool {
+        match self {
+            Self::OneToOne(_) => false,
+            Self::Mesh(machine) => machine.is_addressee(signal),
+        }
+    }
+
     /// For people.
     pub(super) fn state(&self) -> &'static str {
         match self {
@@ -206,11 +218,14 @@ impl Machine {
         }
     }
 
-    /// How many participants of a group call are there, or may still come to be connected.
-    pub(super) fn present(&self) -> Option<usize> {
+    /// Who is said to be in a group call that runs and cannot be reached, `known` being those of whom that was so before
+    /// it; and who is in it and not said to be.
+    pub(super) fn attendance(&self, known: &[Member]) -> Option<(Vec<Member>, Vec<Member>)> {
         match self {
-            Self::OneToOne(_) => None,
-            Self::Mesh(machine) => Some(machine.present()),
+            Self::Mesh(machine) if machine.ended().is_none() => {
+                Some((machine.unreachable(known), machine.overdue()))
+            }
+            Self::OneToOne(_) | Self::Mesh(_) => None,
         }
     }
 
@@ -303,6 +318,7 @@ fn full_mesh(machine: &Mesh, actions: Vec<MeshAction>) -> Vec<Effect> {
                 MeshAction::MemberLeft { user, device, reason } => {
                     Effect::Gone { peer: key(user, device), reason: stay_reason(reason) }
                 }
+                MeshAction::Beyond { user, device } => Effect::Beyond { peer: key(user, device) },
                 MeshAction::Dial { leg, screen } => Effect::Dial { leg, peer: peer(leg)?, screen },
                 MeshAction::Accept { leg, offer } => Effect::Accept { leg, peer: peer(leg)?, offer },
                 MeshAction::ApplyAnswer { leg, sdp } => Effect::ApplyAnswer { leg, sdp },
@@ -339,6 +355,7 @@ const fn mesh_end(end: CallEnd) -> MeshEnd {
         CallEnd::NotPermitted => MeshEnd::NotAllowed,
         CallEnd::Hangup | CallEnd::Terminated => MeshEnd::Terminated,
         CallEnd::Left => MeshEnd::Empty,
+        CallEnd::Unreachable => MeshEnd::Unreachable,
         CallEnd::Removed => MeshEnd::Removed,
         CallEnd::RoomUpgraded => MeshEnd::RoomUpgraded,
         CallEnd::Shutdown => MeshEnd::Shutdown,
@@ -353,6 +370,7 @@ const fn call_end(end: MeshEnd) -> CallEnd {
         MeshEnd::Stopped => CallEnd::Stopped,
         MeshEnd::Terminated => CallEnd::Terminated,
         MeshEnd::Empty => CallEnd::Left,
+        MeshEnd::Unreachable => CallEnd::Unreachable,
         MeshEnd::Removed => CallEnd::Removed,
         MeshEnd::RoomUpgraded => CallEnd::RoomUpgraded,
         MeshEnd::Shutdown => CallEnd::Shutdown,
@@ -365,7 +383,7 @@ const fn call_end(end: MeshEnd) -> CallEnd {
 pub(super) fn leave_reason(end: CallEnd) -> LeaveReason {
     match end {
         CallEnd::Hangup | CallEnd::AnsweredElsewhere => LeaveReason::Hangup,
-        CallEnd::Left => LeaveReason::Left,
+        CallEnd::Left | CallEnd::Unreachable => LeaveReason::Left,
         CallEnd::ConnectionLost => LeaveReason::ConnectionLost,
         CallEnd::Removed
         | CallEnd::RoomUpgraded

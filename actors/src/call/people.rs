@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::kind::PeerKey;
 use super::slot::CallShared;
 use crate::journal::event;
-use crate::observe::{ActorKind, Severity};
+use crate::observe::{ActorKind, Severity, Totals};
 use crate::peer::{Inherited, KnownParticipant, PeerActor, PeerShared, Wanted};
 use crate::ports::ConnectionFacts;
 use crate::session::SessionHandle;
@@ -26,7 +26,10 @@ const NAME_LIMIT: Duration = Duration::from_secs(2);
 /// provisional maps stay.
 const MOST_RETIRED: usize = 256;
 
-/// One device of one user, over all its stays and connections.
+/// Users whose names are looked up in one call; others go by their ids.
+const MOST_NAMES: usize = 2_000;
+
+/// One device of one user, over all its stays and connections. Who leaves without ever having had a place is forgotten.
 pub(crate) struct Participant {
     pub(crate) party: Option<String>,
     /// Seen first.
@@ -37,8 +40,10 @@ pub(crate) struct Participant {
     pub(crate) reason: LeaveReason,
     /// What carries its media now.
     pub(crate) leg: Option<LegId>,
-    /// Since it stands in the manifest.
+    /// Since it stands in the manifest: from its first leg on.
     pub(crate) place: Option<Place>,
+    /// The manifest has no room for it.
+    refused: bool,
 }
 
 /// A participant's place in session and tree.
@@ -60,7 +65,8 @@ pub(crate) struct Place {
 
 impl Participant {
     pub(crate) fn new(party: Option<String>, since: BootTime) -> Self {
-        Self { party, since, present: true, reason: LeaveReason::Left, leg: None, place: None }
+        let reason = LeaveReason::Left;
+        Self { party, since, present: true, reason, leg: None, place: None, refused: false }
     }
 
     pub(crate) fn peer(&self) -> Option<Arc<PeerShared>> {
@@ -87,13 +93,38 @@ impl CallShared {
         person.leg = leg.or(person.leg);
     }
 
+    /// A participant is in the call no more.
+    pub(super) fn gone(&self, peer: &PeerKey, reason: LeaveReason) {
+        let mut people = lock(&self.people);
+        if let Some(person) = people.get_mut(peer) {
+            person.present = false;
+            person.reason = reason;
+            if person.place.is_none() {
+                people.remove(peer);
+            }
+        }
+    }
+
+    /// A participant for whom there is no place: not recorded, said once, and counted.
+    pub(super) fn beyond(&self, peer: &PeerKey) {
+        Totals::count(&self.world.board.totals.participants_refused);
+        if self.beyond.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(call = %self.key, user = %peer.user, "a device is not recorded: there are, or were, too many");
+            let what = format!(
+                "A device of {} is not recorded: there are, or were, too many in the call",
+                peer.user
+            );
+            self.world.board.happened(self.world.clock.utc_micros(), Severity::Warning, what);
+        }
+    }
+
     /// Brings session and tree in line with who is in the call: participants, stays, peers.
     pub(super) fn keep_people(&self, path: &str) {
         let Some(session) = lock(&self.session).clone() else { return };
         let ending = lock(&self.ending).is_some();
         let mut people = lock(&self.people);
         for (key, person) in people.iter_mut() {
-            if person.place.is_none()
+            if self.is_awaited(key, person, &session)
                 && let Some(name) = self.name_of(&key.user, person.since)
             {
                 self.enter(path, &session, key, person, name);
@@ -115,7 +146,7 @@ impl CallShared {
     /// Once it is known who is there: who was there when the last process ended and is not now, left meanwhile.
     fn settle_earlier_stays(&self, session: &SessionHandle) {
         let known =
-            lock(&self.shown).is_some() && lock(&self.inbox).is_empty() && self.everyone_has_a_place();
+            lock(&self.shown).is_some() && lock(&self.inbox).is_empty() && self.everyone_has_a_place(session);
         if self.resume.is_none() || !known || self.stays_settled.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -136,27 +167,20 @@ impl CallShared {
         name: String,
     ) {
         let hidden = lock(&self.opted_out).contains(&key.user);
-        let mut before = session.participants();
-        let number = before.len() + 1;
-        // A session that goes on after a restart knows who was there; a 1:1 call never does.
-        let same = |known: &KnownParticipant| {
-            self.resume.is_some()
-                && known.user_id.as_ref() == Some(&key.user)
-                && known.device_id == key.device
-        };
-        let known = before.iter().position(same).map(|index| before.swap_remove(index));
-        let (id, tracks, staying) = match known {
+        let (id, tracks, staying) = match self.known(key, session) {
             Some(known) => (known.participant, known.tracks, known.present),
             None => {
-                let id = ParticipantId::new(format!("p{number}"));
                 let said = |text: &String| (!hidden).then(|| text.clone());
-                session.tell(Record::ParticipantAdded {
-                    participant: id.clone(),
-                    user_id: said(&key.user),
-                    device_id: key.device.as_ref().and_then(said),
-                    party_id: person.party.as_ref().and_then(said),
-                    display_name: said(&name),
-                });
+                let added = session.add_participant(
+                    said(&key.user),
+                    key.device.as_ref().and_then(said),
+                    person.party.as_ref().and_then(said),
+                    said(&name),
+                );
+                let Some(id) = added else {
+                    person.refused = true;
+                    return self.beyond(key);
+                };
                 (id, Vec::new(), false)
             }
         };
@@ -179,7 +203,7 @@ impl CallShared {
     pub(super) fn learn_name(self: &Arc<Self>, user: &str) {
         {
             let mut names = lock(&self.names);
-            if names.contains_key(user) {
+            if names.contains_key(user) || names.len() >= MOST_NAMES {
                 return;
             }
             names.insert(user.to_owned(), None);
@@ -193,15 +217,31 @@ impl CallShared {
     }
 
     /// A user's name, or its id when no name was learnt in time.
-    fn name_of(&self, user: &str, since: BootTime) -> Option<String> {
+    pub(super) fn name_of(&self, user: &str, since: BootTime) -> Option<String> {
         let learnt = lock(&self.names).get(user).cloned().flatten();
         let late = self.world.clock.now().saturating_since(since) >= NAME_LIMIT;
         learnt.or_else(|| late.then(|| user.to_owned()))
     }
 
-    /// Everyone who was ever in the call stands in the session and has the place that recorded it.
-    pub(super) fn everyone_has_a_place(&self) -> bool {
-        lock(&self.people).values().all(|person| person.place.is_some())
+    /// Everyone who was ever connected stands in the session and has the place that recorded it.
+    pub(super) fn everyone_has_a_place(&self, session: &SessionHandle) -> bool {
+        lock(&self.people).iter().all(|(key, person)| !self.is_awaited(key, person, session))
+    }
+
+    /// Has no place yet, and is to have one: from the first leg on, or at once where nothing but the stay is to be told or
+    /// goes on.
+    fn is_awaited(&self, key: &PeerKey, person: &Participant, session: &SessionHandle) -> bool {
+        let comes = || {
+            person.leg.is_some()
+                || lock(&self.opted_out).contains(&key.user)
+                || self.known(key, session).is_some()
+        };
+        person.place.is_none() && !person.refused && comes()
+    }
+
+    /// A session that goes on after a restart knows who was there; a 1:1 call never does.
+    fn known(&self, key: &PeerKey, session: &SessionHandle) -> Option<KnownParticipant> {
+        self.resume.as_ref().and_then(|_| session.participant(&key.user, key.device.as_deref()))
     }
 
     /// One PeerActor for the participant's newest leg; that of an older leg closes its files first.

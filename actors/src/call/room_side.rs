@@ -7,7 +7,7 @@ use std::time::Duration;
 use recorder_core::call::{CallEnd, Saved};
 use recorder_core::ids::SessionId;
 use recorder_core::manifest::{CallKind, EndReason, Event, EventKind, Record};
-use recorder_core::mesh::Member;
+use recorder_core::mesh::{Member, ToDeviceSignal};
 use recorder_core::room::{Progress, RecordingState};
 use recorder_core::time::BootTime;
 use serde_json::{Map, Value};
@@ -128,8 +128,8 @@ impl CallShared {
         for fact in std::mem::take(&mut *lock(&self.to_tell)) {
             let participant = fact.user.as_ref().and_then(|user| {
                 let people = lock(&self.people);
-                let (_, person) = people.iter().find(|(key, _)| key.user == *user)?;
-                Some(person.place.as_ref()?.id.clone())
+                let mut of_user = people.iter().filter(|(key, _)| key.user == *user);
+                of_user.find_map(|(_, person)| Some(person.place.as_ref()?.id.clone()))
             });
             session.tell(Record::Event(Event {
                 at_s: session.session_s(fact.at),
@@ -141,10 +141,21 @@ impl CallShared {
         }
     }
 
-    /// Nobody can be reached of those who are said to be in the call.
-    pub(crate) fn is_deserted(&self) -> bool {
-        let told = lock(&self.shown).is_some();
-        told && lock(&self.inbox).is_empty() && lock(&self.machine).present() == Some(0)
+    /// Who is said to be in the call and cannot be reached, `known` for that from calls before; and who is in it and no
+    /// longer said to be. `None` before it is known and when the call has ended.
+    pub(crate) fn attendance(&self, known: &[Member]) -> Option<(Vec<Member>, Vec<Member>)> {
+        let told = lock(&self.shown).is_some() && lock(&self.inbox).is_empty();
+        lock(&self.machine).attendance(known).filter(|_| told)
+    }
+
+    /// The signal is for us in this call.
+    pub(crate) fn is_addressee(&self, signal: &ToDeviceSignal) -> bool {
+        lock(&self.machine).is_addressee(signal)
+    }
+
+    /// What waits at the homeserver to take our membership back.
+    pub(crate) fn delay(&self) -> Option<String> {
+        self.delayed_leave.delay()
     }
 
     /// Of a session that a next process can find, because it has a folder.
@@ -159,17 +170,19 @@ impl CallShared {
             duration_s: self.world.clock.utc_micros().saturating_sub(self.started_utc_micros) as f64 / 1e6,
             ..Progress::default()
         };
-        for person in lock(&self.people).values() {
-            progress.participants += usize::from(person.place.is_some());
-            for track in person.peers().iter().flat_map(|peer| peer.tracks()) {
-                let (sum, open) = crate::snapshot::sum(&track);
-                progress.bytes += sum.bytes;
-                progress.streams += usize::from(open);
-            }
+        if let Some(session) = &*lock(&self.session) {
+            let (saved, participants) = session.saved();
+            (progress.participants, progress.bytes) = (participants, saved.bytes);
+        }
+        // Since this process has the session.
+        let mut media = false;
+        for track in lock(&self.people).values().flat_map(Participant::peers).flat_map(|peer| peer.tracks()) {
+            media = true;
+            progress.streams += usize::from(lock(&track.shared.current).is_some());
         }
         progress.state = if lock(&self.ending).is_some() {
             RecordingState::Ending
-        } else if self.is_connected() || progress.streams > 0 || progress.bytes > 0 {
+        } else if self.is_connected() || media {
             RecordingState::Recording
         } else {
             RecordingState::Connecting
@@ -199,6 +212,9 @@ impl CallShared {
         }
         if self.session_failed.load(Ordering::Acquire) {
             progress.warnings.push("The recording's folder cannot be made: nothing is recorded.".to_owned());
+        }
+        if self.beyond.load(Ordering::Relaxed) > 0 {
+            progress.warnings.push("Some devices are not recorded: there are, or were, too many.".to_owned());
         }
         progress
     }
@@ -233,10 +249,14 @@ impl CallShared {
             missing.entry(key.clone()).or_insert(now);
         }
         let opted_out = lock(&self.opted_out);
-        let mut names: Vec<&str> = missing
+        let mut names: Vec<String> = missing
             .iter()
             .filter(|(key, since)| now.saturating_since(**since) >= REACH && !opted_out.contains(&key.user))
-            .filter_map(|(key, _)| Some(people.get(key)?.place.as_ref()?.name.as_str()))
+            .filter_map(|(key, _)| {
+                let person = people.get(key)?;
+                let entered = person.place.as_ref().map(|place| place.name.clone());
+                entered.or_else(|| self.name_of(&key.user, person.since))
+            })
             .collect();
         let more = names.len().saturating_sub(MOST_NAMES);
         names.truncate(MOST_NAMES);
@@ -247,9 +267,7 @@ impl CallShared {
 
     /// What the call left, once it is done.
     pub(crate) fn outcome(&self) -> (Saved, usize, EndReason) {
-        let participants = lock(&self.people).values().filter(|person| person.place.is_some()).count();
-        let (saved, reason) = lock(&self.saved).unwrap_or((Saved::default(), EndReason::Failed));
-        (saved, participants, reason)
+        lock(&self.saved).unwrap_or((Saved::default(), 0, EndReason::Failed))
     }
 }
 

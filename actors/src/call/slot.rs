@@ -1,7 +1,7 @@
 //! What outlives a CallActor: its slot's content.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -101,6 +101,8 @@ pub struct CallShared {
     pub(super) effects: Mutex<VecDeque<Effect>>,
     pub(super) legs: Mutex<BTreeMap<LegId, Leg>>,
     pub(super) people: Mutex<BTreeMap<PeerKey, Participant>>,
+    /// Participants for whom there was no place.
+    pub(super) beyond: AtomicU64,
     pub(super) want_session: AtomicBool,
     pub(super) opening_session: AtomicBool,
     pub(crate) session: Mutex<Option<SessionHandle>>,
@@ -121,6 +123,8 @@ pub struct CallShared {
     pub(super) to_tell: Mutex<VecDeque<RoomFact>>,
     /// Datagrams that the kernel dropped, as far as the session was told.
     pub(super) kernel_drops: Mutex<Growing>,
+    /// Users who were told that the call is recorded, for the page.
+    pub(crate) told: Mutex<Arc<BTreeSet<String>>>,
     /// Who was in the call when the machine was last told.
     pub(super) shown: Mutex<Shown>,
     pub(super) membership: Mutex<Membership>,
@@ -133,8 +137,8 @@ pub struct CallShared {
     /// The homeserver takes our membership back if this process dies.
     pub(super) delayed_leave: DelayedLeave,
     pub(super) space_told: Mutex<Option<SpaceTold>>,
-    /// What was recorded, once the session is over.
-    pub(super) saved: Mutex<Option<(Saved, EndReason)>>,
+    /// What was recorded, and of how many participants, once the session is over.
+    pub(super) saved: Mutex<Option<(Saved, usize, EndReason)>>,
     pub(super) ending: Mutex<Option<Ending>>,
     pub(super) finishing: AtomicBool,
     pub(super) done: AtomicBool,
@@ -211,6 +215,7 @@ impl CallShared {
             effects: Mutex::new(effects.into()),
             legs: Mutex::default(),
             people: Mutex::default(),
+            beyond: AtomicU64::new(0),
             want_session: AtomicBool::new(false),
             opening_session: AtomicBool::new(false),
             session: Mutex::default(),
@@ -223,6 +228,7 @@ impl CallShared {
             opted_out: Mutex::new(order.opted_out),
             to_tell: Mutex::default(),
             kernel_drops: Mutex::new(Growing::since(kernel_drops(world))),
+            told: Mutex::default(),
             shown: Mutex::default(),
             membership: Mutex::default(),
             joined: AtomicBool::new(false),

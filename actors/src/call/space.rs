@@ -9,6 +9,7 @@ use recorder_core::manifest::CallKind;
 use recorder_core::time::BootTime;
 
 use super::input::{CallInput, Ending};
+use super::people::Participant;
 use super::slot::CallShared;
 use crate::supervise::lock;
 
@@ -68,11 +69,13 @@ impl CallShared {
 
     /// Why something of the call is not on the disk, if that is so.
     pub(super) fn shortfall(&self) -> Option<Shortfall> {
-        let dropped = lock(&self.people)
-            .values()
-            .flat_map(|person| person.peers())
-            .flat_map(|peer| peer.tracks())
-            .any(|track| crate::snapshot::sum(&track).0.dropped_by_us > 0);
+        let tracks: Vec<_> =
+            lock(&self.people).values().flat_map(Participant::peers).flat_map(|peer| peer.tracks()).collect();
+        let filed = lock(&self.session).as_ref().is_some_and(|session| {
+            session.look(|manifest| manifest.segments().any(|segment| segment.ledger.dropped_by_us > 0))
+        });
+        let dropped =
+            filed || tracks.iter().any(|track| track.shared.dropped_unfiled.load(Ordering::Relaxed));
         let for_space = match lock(&self.space_told).as_ref().map(|seen| seen.least) {
             None | Some(Space::Everything) => None,
             Some(Space::SoundOnly) => Some(Shortfall::SoundOnly),

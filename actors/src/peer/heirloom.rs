@@ -39,7 +39,7 @@ impl KnownParticipant {
         manifest.participants.iter().map(Self::of).collect()
     }
 
-    fn of(known: &Participant) -> Self {
+    pub(crate) fn of(known: &Participant) -> Self {
         let name = known.display_name.as_ref().or(known.user_id.as_ref());
         let name = name.map_or_else(|| known.id.to_string(), Clone::clone);
         let tracks = known.tracks.iter().filter_map(|track| {

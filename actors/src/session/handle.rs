@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use recorder_core::call::Saved;
 use recorder_core::ids::{ParticipantId, SessionId, TrackId};
 use recorder_core::manifest::{LeaveReason, Manifest, Participant, Record, Seconds, SessionClock};
 use recorder_core::media::{Codec, Source};
@@ -110,6 +111,45 @@ impl SessionHandle {
         self.inner.shared.lock().name_track(participant, source)
     }
 
+    /// One more participant, by the next id; `None`, and nothing is told, if there are too many.
+    pub fn add_participant(
+        &self,
+        user_id: Option<String>,
+        device_id: Option<String>,
+        party_id: Option<String>,
+        display_name: Option<String>,
+    ) -> Option<ParticipantId> {
+        let mut state = self.inner.shared.lock();
+        let participant = state.next_participant();
+        let added = Record::ParticipantAdded {
+            participant: participant.clone(),
+            user_id,
+            device_id,
+            party_id,
+            display_name,
+        };
+        match state.tell(added) {
+            Ok(_) => {
+                self.inner.shared.nudge.notify_one();
+                Some(participant)
+            }
+            Err(_) => {
+                state.rejected += 1;
+                None
+            }
+        }
+    }
+
+    /// The participant of this user and device, with the tracks that a new connection goes on with.
+    pub fn participant(&self, user: &str, device: Option<&str>) -> Option<KnownParticipant> {
+        let state = self.inner.shared.lock();
+        let mut all = state.manifest.participants.iter();
+        let same = |known: &&Participant| {
+            known.user_id.as_deref() == Some(user) && known.device_id.as_deref() == device
+        };
+        all.find(same).map(KnownParticipant::of)
+    }
+
     /// Everyone who is or was in the session, with the tracks that a new connection of theirs goes on with.
     pub fn participants(&self) -> Vec<KnownParticipant> {
         KnownParticipant::all(&self.inner.shared.lock().manifest)
@@ -150,6 +190,16 @@ impl SessionHandle {
     /// The manifest as of now.
     pub fn manifest(&self) -> Manifest {
         self.inner.shared.lock().manifest.clone()
+    }
+
+    /// Looks at the manifest as of now. Nothing may be told meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&Manifest) -> T) -> T {
+        look(&self.inner.shared.lock().manifest)
+    }
+
+    /// What has been recorded so far, and of how many participants.
+    pub fn saved(&self) -> (Saved, usize) {
+        self.look(crate::snapshot::saved)
     }
 
     /// Facts refused so far.

@@ -218,6 +218,18 @@ impl State {
         self.told
     }
 
+    /// The id of the next participant.
+    pub(super) fn next_participant(&self) -> ParticipantId {
+        let mut number = self.manifest.participants.len();
+        loop {
+            number += 1;
+            let id = ParticipantId::new(format!("p{number}"));
+            if self.manifest.participant(&id).is_none() {
+                return id;
+            }
+        }
+    }
+
     /// The id of the next track of this participant and source.
     pub(super) fn name_track(&mut self, participant: &ParticipantId, source: Source) -> TrackId {
         let number = self.tracks.entry((participant.clone(), source)).or_insert(0);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use recorder_core::call::{CallEnd, Saved};
+use recorder_core::ids::CallKey;
 use recorder_core::manifest::{CallKind, EndReason};
 use recorder_core::mesh::ToDeviceSignal;
 
@@ -38,7 +39,7 @@ impl SupervisorActor {
         Some(room)
     }
 
-    /// A call event from device to device goes to the call of its conference.
+    /// A call event from device to device goes to the call of its conference in which we have the session it is for.
     pub(super) fn device_event(&self, delivery: &DeviceDelivery) {
         let totals = &self.shared.world.board.totals;
         let DeviceDelivery { sender, event_type, content, received } = delivery;
@@ -49,10 +50,8 @@ impl SupervisorActor {
                 return Totals::count(&totals.signals_ignored);
             }
         };
-        let call = lock(&self.shared.calls)
-            .values()
-            .find(|place| place.shared.kind == CallKind::Mesh && place.shared.call_id == signal.conf_id)
-            .cloned();
+        let call =
+            lock(&self.shared.calls).values().find(|place| place.shared.is_addressee(&signal)).cloned();
         match call {
             Some(place) => {
                 Totals::count(&totals.signals_handled);
@@ -81,22 +80,36 @@ impl SupervisorActor {
             let call = self.call_of(&room);
             let progress = call.as_ref().map(|place| place.shared.progress());
             if let Some(place) = &call {
-                if let Some(session) = place.shared.session_id() {
-                    room.session_is(&session, place.shared.started_utc_micros);
-                }
+                let (began, delay) = (place.shared.started_utc_micros, place.shared.delay());
+                room.running_is(place.shared.session_id(), began, delay);
                 self.show_members(&room, place);
+                room.learn_attendance(|known| place.shared.attendance(known));
+                room.show_told(&place.shared.told);
             }
-            let deserted = call.is_some_and(|place| place.shared.is_deserted());
             room.full(self.full());
-            room.look(progress, deserted);
+            room.look(progress);
             self.do_for(&room, &calls.remove(&room.id).unwrap_or_default());
+            room.show();
+        }
+    }
+
+    /// A batch is over: what the rooms that we came into say of calls is known.
+    pub(super) fn clear_stale_memberships(&self) {
+        for room in self.rooms() {
+            room.clear_stale_membership();
         }
     }
 
     /// How many calls may be recorded at once, if so many are.
     pub(super) fn full(&self) -> Option<usize> {
+        self.full_without(None)
+    }
+
+    /// The same when one of them is over.
+    pub(super) fn full_without(&self, over: Option<CallKey>) -> Option<usize> {
         let most = self.shared.world.settings.group.max_calls;
-        (lock(&self.shared.calls).len() >= most).then_some(most)
+        let running = lock(&self.shared.calls).keys().filter(|key| Some(**key) != over).count();
+        (running >= most).then_some(most)
     }
 
     /// After something was heard in a room: at once, so that the next thing finds it done.
@@ -205,6 +218,7 @@ impl SupervisorActor {
 const fn call_end(reason: EndReason) -> CallEnd {
     match reason {
         EndReason::EveryoneLeft => CallEnd::Left,
+        EndReason::Unreachable => CallEnd::Unreachable,
         EndReason::Hangup | EndReason::Terminated => CallEnd::Terminated,
         EndReason::Removed => CallEnd::Removed,
         EndReason::RoomUpgraded => CallEnd::RoomUpgraded,

@@ -60,6 +60,7 @@ impl Bench {
                 restart: RestartTerms::default(),
                 group: GroupSettings::default(),
             },
+            listening: clock.now(),
             clock,
             media: Arc::clone(&media) as _,
             segments: Arc::clone(&segments) as _,

@@ -2,121 +2,13 @@
 
 use std::time::Duration;
 
-use recorder_core::media::Codec;
-use recorder_core::mesh::{CALL_EVENT, MEMBER_EVENT};
+use recorder_core::mesh::CALL_EVENT;
+use recorder_core::room::Waits;
 use serde_json::{Value, json};
 
+use super::scene::*;
 use super::support::*;
-use crate::ports::{ConnectionState, RoomRecord};
 use crate::testing::{Point, arm};
-
-pub(super) const CONF: &str = "conf";
-/// Below the bot's id, so that both call it.
-pub(super) const ADA: &str = CALLER;
-pub(super) const ALF: &str = "@alf:hs";
-
-pub(super) fn call() -> Value {
-    json!({"m.intent": "m.room", "m.type": "m.video"})
-}
-
-/// A tree, and how many connections were made in it.
-pub(super) struct Scene {
-    pub(super) tree: Tree,
-    made: usize,
-}
-
-impl Scene {
-    pub(super) async fn start() -> Self {
-        let tree = Tree::start();
-        tree.event_of(CALL_EVENT, ADA, Some(CONF), call()).await;
-        Self { tree, made: 0 }
-    }
-
-    /// Nothing was heard yet; an earlier process left this.
-    pub(super) fn after(record: RoomRecord) -> Self {
-        Self { tree: Tree::remembering(record), made: 0 }
-    }
-
-    pub(super) async fn say(&self, user: &str, text: &str) -> bool {
-        self.tree.event("m.room.message", user, json!({"msgtype": "m.text", "body": text})).await
-    }
-
-    /// A device of the user is in the call, in the session named.
-    pub(super) async fn member(&self, user: &str, session: &str) {
-        self.tree.event_of(MEMBER_EVENT, user, Some(user), self.membership(session)).await;
-    }
-
-    pub(super) fn membership(&self, session: &str) -> Value {
-        let device = json!({"device_id": "D", "session_id": session, "feeds": [{"purpose": "m.usermedia"}],
-            "expires_ts": self.tree.utc_ms() + 3_600_000});
-        json!({"m.calls": [{"m.call_id": CONF, "m.devices": [device]}]})
-    }
-
-    pub(super) async fn leaves(&self, user: &str) {
-        self.tree.event_of(MEMBER_EVENT, user, Some(user), json!({"m.calls": []})).await;
-    }
-
-    /// What we last published of ourselves.
-    pub(super) fn own_devices(&self) -> Vec<Value> {
-        let published = self.tree.rooms.of(MEMBER_EVENT);
-        let calls = published.last().and_then(|content| content["m.calls"].as_array());
-        calls.into_iter().flatten().flat_map(|call| call["m.devices"].as_array().unwrap()).cloned().collect()
-    }
-
-    /// The user's device calls us and sends a voice and a picture.
-    pub(super) async fn connect(&mut self, user: &str, session: &str) {
-        until("our membership", || self.own_devices().len() == 1).await;
-        let ours = self.own_devices()[0]["session_id"].clone();
-        let content = json!({"conf_id": CONF, "call_id": format!("{user}-{session}"), "version": "1",
-            "party_id": "D", "device_id": "D", "sender_session_id": session, "dest_session_id": ours, "seq": 0,
-            "lifetime": 60_000, "offer": {"type": "offer", "sdp": "v=0"},
-            "sdp_stream_metadata": {"user": {"purpose": "m.usermedia"}}});
-        let answers = self.answers();
-        self.tree.to_device("m.call.invite", user, content).await;
-        until("the answer", || self.answers() == answers + 1).await;
-        let media = &self.tree.media;
-        let (voice, picture) = (media.media("0", "user", Codec::Opus), media.media("1", "user", Codec::Vp8));
-        media.change_at(self.made, |facts| {
-            facts.state = ConnectionState::Connected;
-            facts.media = vec![voice, picture];
-        });
-        self.made += 1;
-    }
-
-    /// What the status message says now.
-    pub(super) fn status(&self) -> String {
-        let edits = self.tree.rooms.of("say");
-        let last = edits.iter().rfind(|said| said["edit"] == json!(true)).map(|said| said["body"].clone());
-        last.and_then(|body| body.as_str().map(str::to_owned)).unwrap_or_default()
-    }
-
-    pub(super) fn answers(&self) -> usize {
-        self.tree.rooms.of("m.call.answer").len()
-    }
-
-    pub(super) async fn running(&self, segments: usize) {
-        until("the segments", || self.tree.segments.running().len() == segments).await;
-    }
-
-    /// Ada asks for a recording and sends.
-    pub(super) async fn recorded() -> Self {
-        let mut scene = Self::start().await;
-        scene.member(ADA, "s1").await;
-        scene.say(ADA, "!record start").await;
-        scene.connect(ADA, "s1").await;
-        scene.running(2).await;
-        scene
-    }
-
-    pub(super) async fn ended(&self, reason: &str) -> Value {
-        until("the end", || *self.tree.shared.running().borrow() == 0).await;
-        let manifest = serde_json::to_value(self.tree.manifest()).unwrap();
-        assert_eq!((&manifest["state"], &manifest["end_reason"]), (&json!("complete"), &json!(reason)));
-        until("the message", || self.tree.rooms.said("The recording has ended")).await;
-        until("our leave", || self.own_devices().is_empty()).await;
-        manifest
-    }
-}
 
 #[test]
 fn a_command_is_acknowledged_whatever_else_waits_to_be_said() {
@@ -307,11 +199,20 @@ fn start_waits_for_somebody_to_be_there() {
         scene.say(ADA, "!start").await;
         until("the answer", || scene.tree.rooms.said("Nobody is in a call here yet")).await;
         assert_eq!(scene.own_devices().len(), 0);
+        let rooms = || scene.tree.board.rooms();
+        until("the room to be shown", || rooms().len() == 1).await;
+        let room = rooms().remove(0);
+        assert_eq!((room.waiting, room.by.as_deref()), (Waits::Start, Some(ADA)));
+        assert_eq!((room.room_id.as_str(), room.room_name.as_str()), (ROOM, "Podcast"));
         scene.member(ALF, "s1").await;
         scene.connect(ALF, "s1").await;
         scene.running(2).await;
+        assert!(scene.tree.board.rooms().is_empty());
+        scene.say(ADA, "!record auto on").await;
         scene.say(ADA, "!stop").await;
         scene.ended("stopped").await;
+        until("the room to be shown again", || scene.tree.board.rooms().len() == 1).await;
+        assert_eq!(scene.tree.board.rooms()[0].waiting, Waits::Auto);
     });
 }
 
@@ -329,6 +230,15 @@ fn who_comes_late_is_told_and_who_comes_back_goes_on_in_the_same_tracks() {
         scene.member(ALF, "s2").await;
         scene.connect(ALF, "s2").await;
         scene.running(4).await;
+        let people = scene.tree.board.calls()[0].participants.clone();
+        let stays: Vec<_> = people.iter().map(|one| one.stays.len()).collect();
+        assert_eq!((stays, people[1].stays[1].left_utc_micros), (vec![1, 2], None));
+        assert!(
+            people[1].stays[0]
+                .left_utc_micros
+                .is_some_and(|left| left <= people[1].stays[1].joined_utc_micros)
+        );
+        assert!(people.iter().all(|one| one.told && one.present));
         scene.say(ADA, "!stop").await;
         let manifest = scene.ended("stopped").await;
         let people = manifest["participants"].as_array().unwrap();
@@ -463,5 +373,17 @@ fn the_next_gathering_of_the_same_call_needs_another_word() {
         assert_eq!(scene.tree.segments.all.lock().unwrap()[2].because, "first", "another session");
         scene.say(ADA, "!stop").await;
         scene.ended("stopped").await;
+    });
+}
+
+#[test]
+fn a_command_is_obeyed_that_was_said_while_the_first_sync_was_slow() {
+    on_paused_time(async {
+        let tree = Tree::start();
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        tree.said_ago(Duration::from_secs(50), ADA, "!record help").await;
+        tree.said_ago(Duration::from_secs(30), ADA, "!start").await;
+        until("the answer", || tree.rooms.said("Nobody is in a call here yet")).await;
+        assert!(!tree.rooms.said("What I understand"), "that was said to nobody");
     });
 }

@@ -3,7 +3,7 @@
 use recorder_core::media::Codec;
 use serde_json::json;
 
-use super::group::{ALF, Scene};
+use super::scene::{ALF, Scene};
 use super::support::*;
 use crate::ports::ConnectionState;
 

@@ -9,7 +9,7 @@ use recorder_core::mesh::{CALL_EVENT, MEMBER_EVENT};
 use recorder_core::room::{Durable, Renamed, Running};
 use serde_json::{Value, json};
 
-use super::group::{ADA, ALF, CONF, Scene, call};
+use super::scene::{ADA, ALF, CONF, Scene, call};
 use super::support::*;
 use crate::ports::RoomRecord;
 use crate::testing::{Point, arm_after, disarm};
@@ -70,7 +70,12 @@ fn left(stopping: bool) -> RoomRecord {
         status: Some("$status".to_owned()),
     };
     let durable = Durable { running: Some(running), renamed: Some(Renamed::default()), ..Durable::default() };
-    RoomRecord { durable, session: Some(SessionId::new("s0")), began_utc_micros: Some(1_700_000_000_000_000) }
+    RoomRecord {
+        durable,
+        session: Some(SessionId::new("s0")),
+        began_utc_micros: Some(1_700_000_000_000_000),
+        ..RoomRecord::default()
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Rooms as a test hears them: everything that is said in them or sent to devices, in order.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,15 +17,18 @@ pub struct FakeRooms {
     pub sent: Mutex<Vec<(String, String, Value)>>,
     pub records: Mutex<Vec<(String, RoomRecord)>>,
     /// The homeserver refuses every state event.
-    pub refuse_state: std::sync::atomic::AtomicBool,
+    pub refuse_state: AtomicBool,
     /// It refuses every message.
-    pub refuse_messages: std::sync::atomic::AtomicBool,
+    pub refuse_messages: AtomicBool,
     /// The homeserver takes no name of ours.
-    pub refuse_names: std::sync::atomic::AtomicBool,
+    pub refuse_names: AtomicBool,
     /// The disk refuses what is to be remembered.
-    pub refuse_records: std::sync::atomic::AtomicBool,
+    pub refuse_records: AtomicBool,
     /// It takes whatever is said and never answers.
-    pub silent: std::sync::atomic::AtomicBool,
+    pub silent: AtomicBool,
+    /// It does not answer what is asked of delays.
+    pub no_delays: AtomicBool,
+    delays: AtomicUsize,
 }
 
 impl FakeRooms {
@@ -56,7 +60,7 @@ impl Rooms for Arc<FakeRooms> {
         _: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>> {
         self.push(&event_type, &room, content);
-        let refused = self.refuse_state.load(std::sync::atomic::Ordering::Relaxed);
+        let refused = self.refuse_state.load(Ordering::Relaxed);
         let answer = if refused { Err(SignallingError::Refused("403".into())) } else { Ok(()) };
         async move { answer }.boxed()
     }
@@ -70,16 +74,19 @@ impl Rooms for Arc<FakeRooms> {
         _: Duration,
     ) -> BoxFuture<'static, Option<String>> {
         self.push("delay", &room, content);
-        async { Some("delay-1".to_owned()) }.boxed()
+        let began = (!self.no_delays.load(Ordering::Relaxed))
+            .then(|| format!("delay-{}", self.delays.fetch_add(1, Ordering::Relaxed) + 1));
+        async move { began }.boxed()
     }
 
     fn restart_delay(&self, id: String) -> BoxFuture<'static, bool> {
-        self.push("restart", &id, Value::Null);
-        async { true }.boxed()
+        self.push("restart", "", json!(id));
+        let alive = !self.no_delays.load(Ordering::Relaxed);
+        async move { alive }.boxed()
     }
 
     fn cancel_delay(&self, id: String) -> BoxFuture<'static, ()> {
-        self.push("cancel", &id, Value::Null);
+        self.push("cancel", "", json!(id));
         async {}.boxed()
     }
 
@@ -102,12 +109,12 @@ impl Rooms for Arc<FakeRooms> {
         relation: Relation,
         _: Duration,
     ) -> BoxFuture<'static, Result<String, SignallingError>> {
-        if self.silent.load(std::sync::atomic::Ordering::Relaxed) {
+        if self.silent.load(Ordering::Relaxed) {
             return futures_util::future::pending().boxed();
         }
         let edits = matches!(relation, Relation::Edit { .. });
         let content = json!({"body": message.plain, "mentions": message.mentions, "edit": edits});
-        if self.refuse_messages.load(std::sync::atomic::Ordering::Relaxed) {
+        if self.refuse_messages.load(Ordering::Relaxed) {
             return async { Err(SignallingError::Refused("403".into())) }.boxed();
         }
         let number = self.push("say", &room, content);
@@ -132,7 +139,7 @@ impl Rooms for Arc<FakeRooms> {
         _: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>> {
         self.push("name", &room, json!(name));
-        let refused = self.refuse_names.load(std::sync::atomic::Ordering::Relaxed);
+        let refused = self.refuse_names.load(Ordering::Relaxed);
         let answer = if refused { Err(SignallingError::Refused("403".into())) } else { Ok(()) };
         async move { answer }.boxed()
     }
@@ -144,7 +151,7 @@ impl Rooms for Arc<FakeRooms> {
 
 impl RoomMemory for Arc<FakeRooms> {
     fn keep(&self, room: String, record: RoomRecord) -> BoxFuture<'static, std::io::Result<()>> {
-        if self.refuse_records.load(std::sync::atomic::Ordering::Relaxed) {
+        if self.refuse_records.load(Ordering::Relaxed) {
             return async { Err(std::io::Error::from(std::io::ErrorKind::StorageFull)) }.boxed();
         }
         self.records.lock().unwrap().push((room, record));

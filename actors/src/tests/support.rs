@@ -1,7 +1,5 @@
 //! The fakes a tree's world is made of.
 
-mod sessions;
-
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,12 +9,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use recorder_core::call::Announcement;
 use recorder_core::ids::{ConnectionId, Mid, StreamId};
+use recorder_core::manifest::{Record, SegmentOpened, SegmentProgress};
 use recorder_core::media::{Codec, MediaKind, RtpPacket, Skipped};
 use recorder_core::time::BootTime;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-pub use self::sessions::*;
+pub use super::sessions::FakeSessions;
 pub use super::tree::*;
 use crate::ports::*;
 use crate::ring::{StreamInfo, TrackRing};
@@ -313,8 +312,33 @@ impl FakeSegments {
     }
 }
 
+/// Tells the session of a file of 10 frames and 1,000 bytes.
+fn write(order: &SegmentOrder) {
+    let (names, codec) = (&order.names, order.ring.info.codec);
+    let file = order.session.name_segment(&names.participant, names.source, codec);
+    let start_s = order.session.now_s();
+    order.session.tell(Record::SegmentOpened(SegmentOpened {
+        track: names.track.clone(),
+        file: file.clone(),
+        codec: codec.into(),
+        start_s,
+        opened_because: order.opened_because.into(),
+        clock_uncertain_s: None,
+        video: None,
+        audio: None,
+    }));
+    order.session.tell(Record::SegmentProgress(SegmentProgress {
+        file,
+        end_s: start_s,
+        frames: 10,
+        bytes: 1_000,
+        ..SegmentProgress::default()
+    }));
+}
+
 impl SegmentPlane for FakeSegments {
     fn start(&self, order: SegmentOrder) -> SegmentHandle {
+        write(&order);
         let (told, facts) = watch::channel(Arc::new(SegmentFacts::default()));
         let control = Arc::new(SegmentControl::default());
         let segment = Arc::new(FakeSegment {
@@ -413,5 +437,22 @@ impl Signalling for Arc<FakeSignalling> {
 
     fn display_name(&self, _: String, _: String) -> BoxFuture<'static, Option<String>> {
         async { Some("Ada".to_owned()) }.boxed()
+    }
+}
+
+#[derive(Default)]
+pub struct FakeLiveCalls {
+    pub live: Mutex<Vec<LiveCall>>,
+}
+
+impl LiveCalls for Arc<FakeLiveCalls> {
+    fn add(&self, call: LiveCall) -> BoxFuture<'static, ()> {
+        self.live.lock().unwrap().push(call);
+        async {}.boxed()
+    }
+
+    fn remove(&self, room: String, call_id: String) -> BoxFuture<'static, ()> {
+        self.live.lock().unwrap().retain(|call| call.room != room || call.call_id != call_id);
+        async {}.boxed()
     }
 }

@@ -78,13 +78,28 @@ impl Tree {
 
     fn with(max_calls: usize, remembered: HashMap<String, RoomRecord>) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(TestClock(tokio::time::Instant::now()));
+        let sessions = FakeSessions { clock: Some(Arc::clone(&clock)), ..FakeSessions::default() };
+        Self::of(max_calls, clock, sessions, remembered)
+    }
+
+    /// The next process, on the same disk, once this one has ended.
+    pub fn next_process(&self) -> Self {
+        let records = self.rooms.records.lock().unwrap().iter().cloned().collect();
+        Self::of(20, Arc::clone(&self.clock), self.sessions.clone(), records)
+    }
+
+    fn of(
+        max_calls: usize,
+        clock: Arc<dyn Clock>,
+        sessions: FakeSessions,
+        remembered: HashMap<String, RoomRecord>,
+    ) -> Self {
         let board = Board::new();
         let media = Arc::new(FakeMedia::default());
         let segments = Arc::new(FakeSegments::default());
         let signalling = Arc::new(FakeSignalling::default());
         let rooms = Arc::new(FakeRooms::default());
         let live_calls = Arc::new(FakeLiveCalls::default());
-        let sessions = FakeSessions { clock: Some(Arc::clone(&clock)), ..FakeSessions::default() };
         let (disk, level) = watch::channel(DiskLevel::Plenty);
         let world = Arc::new(faulty_world(World {
             settings: TreeSettings {
@@ -94,6 +109,7 @@ impl Tree {
                 group: GroupSettings { max_calls, ..GroupSettings::default() },
             },
             clock: Arc::clone(&clock),
+            listening: clock.now(),
             media: Arc::clone(&media) as _,
             segments: Arc::clone(&segments) as _,
             signalling: Arc::new(Arc::clone(&signalling)),
@@ -179,9 +195,40 @@ impl Tree {
         state_key: Option<&str>,
         content: Value,
     ) -> bool {
-        let delivery = self.delivery(event_type, sender, state_key, content);
+        self.event_in(ROOM, event_type, sender, state_key, content).await
+    }
+
+    pub async fn event_in(
+        &self,
+        room: &str,
+        event_type: &str,
+        sender: &str,
+        state_key: Option<&str>,
+        content: Value,
+    ) -> bool {
+        let mut delivery = self.delivery(event_type, sender, state_key, content);
+        room.clone_into(&mut delivery.event.room);
         let Some(addr) = self.slot.addr() else { return false };
         addr.send(Deliver { events: vec![delivery], batch_over: true, ..Deliver::default() }).await.is_ok()
+    }
+
+    /// A message that was sent a while ago.
+    pub async fn said_ago(&self, ago: Duration, sender: &str, text: &str) {
+        let content = json!({"msgtype": "m.text", "body": text});
+        let mut delivery = self.delivery("m.room.message", sender, None, content);
+        delivery.event.age = ago;
+        let message = Deliver { events: vec![delivery], batch_over: true, ..Deliver::default() };
+        self.slot.addr().expect("a supervisor").send(message).await.expect("it lives");
+    }
+
+    /// State of the room in one batch.
+    pub async fn state_at_once(&self, state: Vec<(&str, &str, &str, Value)>) {
+        let delivery = |(kind, sender, key, content): (&str, &str, &str, _)| {
+            self.delivery(kind, sender, Some(key), content)
+        };
+        let events = state.into_iter().map(delivery).collect();
+        let message = Deliver { events, batch_over: true, ..Deliver::default() };
+        self.slot.addr().expect("a supervisor").send(message).await.expect("it lives");
     }
 
     /// Events of the caller in one batch.

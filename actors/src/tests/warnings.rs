@@ -6,7 +6,7 @@ use std::time::Duration;
 use recorder_core::mesh::MEMBER_EVENT;
 use serde_json::json;
 
-use super::group::{ADA, ALF, Scene};
+use super::scene::{ADA, ALF, Scene};
 use super::support::*;
 
 #[test]

@@ -49,17 +49,19 @@ impl Current {
 }
 
 impl Courier {
-    /// The state of the rooms that are new to us with this response.
-    pub(super) async fn current_states(&mut self, update: &RoomUpdates) -> Current {
-        let new: Vec<Room> = if self.first {
-            self.client.joined_rooms()
-        } else {
-            let new = update.joined.keys().filter(|room| !self.known.contains(*room));
-            new.filter_map(|room| self.client.get_room(room)).collect()
-        };
-        if !self.first {
-            self.known.extend(new.iter().map(|room| room.room_id().to_owned()));
+    /// The rooms that are new to us with this response; at first, all.
+    pub(super) fn new_rooms(&mut self, update: &RoomUpdates) -> Vec<Room> {
+        if self.first {
+            return self.client.joined_rooms();
         }
+        let new = update.joined.keys().filter(|room| !self.known.contains(*room));
+        let new: Vec<Room> = new.filter_map(|room| self.client.get_room(room)).collect();
+        self.known.extend(new.iter().map(|room| room.room_id().to_owned()));
+        new
+    }
+
+    /// The state of calls in these rooms.
+    pub(super) async fn current_states(&mut self, new: Vec<Room>) -> Current {
         let mut current = Current::default();
         let ends = tokio::time::Instant::now() + TIME;
         let mut reading = stream::iter(new)

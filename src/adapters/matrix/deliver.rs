@@ -84,6 +84,8 @@ pub(super) struct Parts {
     pub(super) invites: Arc<News>,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) us: Us,
+    /// When we began to listen.
+    pub(super) started: BootTime,
 }
 
 pub(super) struct Inputs {
@@ -95,7 +97,7 @@ pub(super) struct Inputs {
 impl Courier {
     /// `progress` is the file of what was handled.
     pub(super) async fn new(parts: Parts, progress: PathBuf) -> Self {
-        let Parts { client, clock, board, out, invites, mailbox, us } = parts;
+        let Parts { client, clock, board, out, invites, mailbox, us, started } = parts;
         let limits = Limits::default();
         let mut inbox = Inbox::new(limits);
         let (handled, earlier) = Handled::load(progress, limits.lifetime, clock.utc_micros());
@@ -107,7 +109,7 @@ impl Courier {
         if unclean {
             info!("the last run ended before everything was handled, reading back");
         }
-        let (started, lifetime) = (clock.now(), limits.lifetime);
+        let lifetime = limits.lifetime;
         Self {
             client,
             clock,
@@ -192,32 +194,51 @@ impl Courier {
         Ok(())
     }
 
-    /// One sync response.
+    /// One sync response, as one batch or as two: rooms of which more must be read first hold no others up.
     async fn take(&mut self, mut update: RoomUpdates) -> Result<(), Gone> {
-        self.batch += 1;
         let (now, utc) = (self.clock.now(), self.clock.utc_micros() / 1000);
         if !update.invited.is_empty() || self.first {
             self.invites.tell(update.invited.keys());
         }
-        let current = Box::pin(self.current_states(&update)).await;
+        let (new, gaps) = (self.new_rooms(&update), self.gaps(&update, utc));
+        // A process begins with all that is known of every room.
+        if !std::mem::take(&mut self.first) {
+            let reading: HashSet<&RoomId> =
+                new.iter().chain(gaps.iter().map(|gap| &gap.room)).map(|room| room.room_id()).collect();
+            let later;
+            (later, update.joined) =
+                update.joined.into_iter().partition(|(room, _)| reading.contains(&**room));
+            self.receive_rooms(&update, &Current::default(), now, utc);
+            self.finish_batch().await?;
+            if reading.is_empty() {
+                return Ok(());
+            }
+            update = RoomUpdates { joined: later, ..RoomUpdates::default() };
+        }
+        let current = Box::pin(self.current_states(new)).await;
         for (room, state) in &current.events {
             self.receive_current(room, state, now, utc);
         }
-        let older = Box::pin(self.read_gaps(&update, utc)).await;
-        self.first = false;
-        for (room, events) in older {
+        for (room, events) in Box::pin(self.read_gaps(gaps, utc)).await {
             self.receive_room(&room, None, &events, &current, now, utc);
-            if let Some(joined) = update.joined.remove(&room) {
-                self.receive_room(&room, Some(&joined.state), &joined.timeline.events, &current, now, utc);
-            }
         }
+        self.receive_rooms(&update, &current, now, utc);
+        self.finish_batch().await
+    }
+
+    fn receive_rooms(&mut self, update: &RoomUpdates, current: &Current, now: BootTime, utc: i64) {
         for (room, joined) in &update.joined {
-            self.receive_room(room, Some(&joined.state), &joined.timeline.events, &current, now, utc);
+            self.receive_room(room, Some(&joined.state), &joined.timeline.events, current, now, utc);
         }
         for (room, left) in &update.left {
-            self.receive_room(room, Some(&left.state), &left.timeline.events, &current, now, utc);
+            self.receive_room(room, Some(&left.state), &left.timeline.events, current, now, utc);
             self.known.remove(room);
         }
+    }
+
+    /// Hands over what was received, as one batch.
+    async fn finish_batch(&mut self) -> Result<(), Gone> {
+        self.batch += 1;
         // A key may have come between the attempt to decrypt and the placeholder.
         if self.inbox.is_waiting() {
             self.decrypt_waiting(|_| true).await;
@@ -392,11 +413,16 @@ impl Courier {
         else {
             return;
         };
-        let event = self
-            .head(raw)
-            .filter(|head| self.wants(head, age))
-            .map(|head| head.into_event(room.to_string(), age, received, true));
-        self.inbox.fill(id, event);
+        let Some(head) = self.head(raw).filter(|head| self.wants(head, age)) else {
+            return self.inbox.fill(id, None);
+        };
+        let in_order = is_call_event(&head.event_type);
+        let event = head.into_event(room.to_string(), age, received, true);
+        if in_order {
+            self.inbox.fill(id, Some(event));
+        } else {
+            self.inbox.fill_past(id, event);
+        }
     }
 
     /// Gives up what waited too long for its key, and says so.

@@ -23,37 +23,44 @@ const PAGES: usize = 10;
 const GAPS_AT_ONCE: usize = 8;
 const GAP_TIME: Duration = Duration::from_secs(15);
 
+/// A room whose history is to be read, from a token on or from its end; `all` of it, whatever is known.
+pub(super) struct Gap {
+    pub(super) room: Room,
+    from: Option<String>,
+    all: bool,
+}
+
 impl Courier {
-    /// Events before those of a limited timeline, oldest first, as far back as a call lives or to one we know.
-    /// After an unclean end, those of every room.
+    /// Where this response leaves something out: before limited timelines, and after an unclean end in every room.
+    pub(super) fn gaps(&mut self, update: &RoomUpdates, utc: i64) -> Vec<Gap> {
+        if std::mem::take(&mut self.unclean) {
+            let rooms = self.client.joined_rooms().into_iter();
+            return rooms.map(|room| Gap { room, from: None, all: true }).collect();
+        }
+        let limited = update.joined.iter().filter(|(_, joined)| {
+            let timeline = &joined.timeline;
+            timeline.limited && !timeline.events.iter().any(|event| self.is_boundary(event, utc, false))
+        });
+        let gaps = limited.filter_map(|(id, joined)| {
+            let from = joined.timeline.prev_batch.clone();
+            Some(Gap { room: self.client.get_room(id)?, from, all: false })
+        });
+        gaps.collect()
+    }
+
+    /// The events of each gap, oldest first, as far back as a call lives or to one we know.
     pub(super) async fn read_gaps(
-        &mut self,
-        update: &RoomUpdates,
+        &self,
+        gaps: Vec<Gap>,
         utc: i64,
     ) -> BTreeMap<OwnedRoomId, Vec<TimelineEvent>> {
-        let mut gaps: Vec<(Room, Option<String>, bool)> = Vec::new();
-        if std::mem::take(&mut self.unclean) {
-            gaps.extend(self.client.joined_rooms().into_iter().map(|room| (room, None, true)));
-        } else {
-            for (id, joined) in &update.joined {
-                let timeline = &joined.timeline;
-                let reaches_back = timeline.events.iter().any(|event| self.is_boundary(event, utc, false));
-                if timeline.limited
-                    && !reaches_back
-                    && let Some(room) = self.client.get_room(id)
-                {
-                    gaps.push((room, timeline.prev_batch.clone(), false));
-                }
-            }
-        }
         if gaps.is_empty() {
             return BTreeMap::new();
         }
         let ends = tokio::time::Instant::now() + GAP_TIME;
-        let this = &*self;
         let read: Vec<_> = stream::iter(gaps)
-            .map(|(room, from, all)| async move {
-                let (events, complete) = Box::pin(this.read_back(&room, from, all, utc, ends)).await;
+            .map(|Gap { room, from, all }| async move {
+                let (events, complete) = Box::pin(self.read_back(&room, from, all, utc, ends)).await;
                 (room.room_id().to_owned(), events, complete)
             })
             .buffer_unordered(GAPS_AT_ONCE)

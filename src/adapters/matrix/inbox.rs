@@ -1,8 +1,8 @@
 //! The order in which room events reach the calls: per sender as sent, each once, late keys waited for a while.
 //!
 //! Pure: time is an argument, decryption happens elsewhere. An event that cannot be decrypted yet is a *placeholder*
-//! that holds back later events of the same sender in the same room, so that a hang-up never overtakes the invite it
-//! ends. Other senders are not held. Everything here is bounded by [`Limits`]; when a bound is reached, the oldest
+//! that holds back later call events of the same sender in the same room, so that a hang-up never overtakes the invite it
+//! ends. Other senders and other events are not held. Everything here is bounded by [`Limits`]; when a bound is reached, the oldest
 //! placeholder gives way (it is forgotten, what it held back is released).
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -183,6 +183,14 @@ impl<T, U> Inbox<T, U> {
         }
         self.settle(&lane);
         self.tidy();
+    }
+
+    /// The same for an event whose place among its sender's others is of no matter: it waits for none of them.
+    pub fn fill_past(&mut self, id: &str, event: T) {
+        if self.open.contains_key(id) {
+            self.release(event);
+            self.fill(id, None);
+        }
     }
 
     /// Gives up the placeholders whose time is over, and returns them.

@@ -73,6 +73,22 @@ fn keys_that_come_out_of_order_release_in_order() {
 }
 
 #[test]
+fn what_need_not_be_in_order_waits_for_no_key_but_its_own() {
+    let mut inbox = inbox();
+    for id in ["$1", "$objection", "$3"] {
+        seal(&mut inbox, "@a:x", id);
+    }
+    inbox.fill_past("$objection", "$objection".into());
+    assert_eq!(out(&mut inbox), ["$objection"]);
+    inbox.fill_past("$objection", "$objection".into());
+    inbox.fill("$3", Some("$3".into()));
+    assert!(out(&mut inbox).is_empty(), "each comes once, and the others in order");
+    inbox.fill("$1", Some("$1".into()));
+    assert_eq!(out(&mut inbox), ["$1", "$3"]);
+    assert_eq!(inbox.held_bytes(), 0);
+}
+
+#[test]
 fn a_key_that_never_comes_holds_for_a_calls_lifetime_only() {
     let mut inbox = inbox();
     inbox.push_sealed(START, &lane("@a:x"), "$1", 10, Duration::from_secs(30), ());

@@ -16,8 +16,6 @@ use super::send::{SendError, persist, persist_in_turn};
 use super::{MatrixAccount, content, send};
 
 const MEMBER: &str = "m.room.member";
-/// For how long a command waits for the membership of its sender.
-const MEMBER_TIME: Duration = Duration::from_secs(2);
 
 impl MatrixAccount {
     /// Sends a state event when its turn comes. Tried again after 429, 5xx and silence until `limit` has passed.
@@ -98,16 +96,16 @@ impl MatrixAccount {
     }
 
     /// Whether a user is known to be in the room no more. Members come as they speak, so the store may not know of somebody
-    /// who was silent and banned since; `ask`: then the homeserver is asked.
-    pub async fn has_left(&self, room_id: &str, user_id: &str, ask: bool) -> bool {
+    /// who was silent and banned since: then the homeserver is asked, which may take `patience`.
+    pub async fn has_left(&self, room_id: &str, user_id: &str, patience: Duration) -> bool {
         let Ok(room) = self.room(room_id) else { return true };
         let left = |member: &Value| member.get("membership").is_none_or(|membership| membership != "join");
         let stored = state_content(&room, StateEventType::RoomMember, user_id).await;
-        if stored.as_ref().is_some_and(left) || !ask || room.are_members_synced() {
+        if stored.as_ref().is_some_and(left) || patience.is_zero() || room.are_members_synced() {
             return stored.as_ref().is_some_and(left);
         }
         let request = member_request(&room, user_id);
-        match tokio::time::timeout(MEMBER_TIME, self.shared.client.send(request)).await {
+        match tokio::time::timeout(patience, self.shared.client.send(request)).await {
             Ok(Ok(answer)) => {
                 serde_json::from_str(answer.into_content().json().get()).is_ok_and(|member| left(&member))
             }

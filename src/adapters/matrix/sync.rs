@@ -65,6 +65,11 @@ impl SyncLoop {
             let poll = if at_once { Duration::ZERO } else { LONG_POLL };
             match Box::pin(self.client.sync_once(settings(poll))).await {
                 Ok(response) => {
+                    self.publish(|state, now| {
+                        state.logged_in = true;
+                        state.last_sync_utc_micros = Some(now);
+                        state.last_error = None;
+                    });
                     if !self.taken(response.next_batch).await {
                         error!("events are no longer taken, so syncing ends");
                         self.publish(|state, _| {
@@ -80,12 +85,7 @@ impl SyncLoop {
                     }
                     back_off.reset();
                     at_once = false;
-                    self.publish(|state, now| {
-                        state.logged_in = true;
-                        state.first_sync_done = true;
-                        state.last_sync_utc_micros = Some(now);
-                        state.last_error = None;
-                    });
+                    self.publish(|state, _| state.first_sync_done = true);
                 }
                 Err(error) => {
                     let fault = fault_of(&error);

@@ -63,8 +63,10 @@ pub enum CallPhase {
 pub enum CallEnd {
     /// The caller hung up.
     Hangup,
-    /// The caller left the room.
+    /// The caller left the room; everybody left the group call.
     Left,
+    /// Nobody of those in the group call could be reached.
+    Unreachable,
     /// We were removed from the room.
     Removed,
     RoomUpgraded,
@@ -98,6 +100,7 @@ impl CallEnd {
         match self {
             Self::Hangup => "hangup",
             Self::Left => "everyone_left",
+            Self::Unreachable => "unreachable",
             Self::Removed => "removed",
             Self::RoomUpgraded => "room_upgraded",
             Self::AnsweredElsewhere => "answered_elsewhere",

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::{
-    ApplyError, EndReason, Event, Gap, GapCause, LeaveReason, Manifest, MediaState, Open, Participant,
-    Presence, Record, Seconds, Segment, SegmentOpened, SegmentProgress, SessionState, Track, TrackState,
-    VideoFormat, limits,
+    ApplyError, EndReason, Event, EventKind, Gap, GapCause, LeaveReason, Manifest, MediaState, Open,
+    Participant, Presence, Record, Seconds, Segment, SegmentOpened, SegmentProgress, SessionState, Track,
+    TrackState, VideoFormat, limits,
 };
 use crate::ids::{ParticipantId, TrackId};
 
@@ -101,7 +101,7 @@ impl Manifest {
                 push(&mut self.open_segment_mut(file)?.gaps, gap, "gaps of a segment", limits::GAPS)
             }
             Record::SegmentClosed { file, segment } => self.close_segment(file, segment),
-            Record::Event(event) => push(&mut self.events, bounded(event), "events", limits::EVENTS),
+            Record::Event(event) => self.add_event(event),
             Record::EventsMerged { replaces, event } => self.merge_events(*replaces, event),
             Record::RecoveryDone(recovery) => {
                 push(&mut self.recoveries, recovery.clone(), "recoveries", limits::PROBLEMS)
@@ -263,7 +263,17 @@ impl Manifest {
                 None => break,
             }
         }
-        push(&mut self.events, bounded(event), "events", limits::EVENTS)
+        self.add_event(event)
+    }
+
+    /// What people said of being recorded finds room, whatever else has happened.
+    fn add_event(&mut self, event: &Event) -> Result<(), ApplyError> {
+        let is_consent = matches!(
+            event.kind.known(),
+            Some(EventKind::Command | EventKind::Consent | EventKind::OptedOut | EventKind::OptedIn)
+        );
+        let limit = if is_consent { limits::EVENTS } else { limits::EVENTS - limits::EVENTS_OF_CONSENT };
+        push(&mut self.events, bounded(event), "events", limit)
     }
 
     /// Ends the session; whoever is still there leaves with it, and signalled states end.

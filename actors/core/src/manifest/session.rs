@@ -35,6 +35,8 @@ pub enum EndReason {
     /// By command.
     Stopped,
     EveryoneLeft,
+    /// Nobody of those in the group call could be reached.
+    Unreachable,
     /// The group call was ended for everybody (`m.terminated`).
     Terminated,
     /// The daemon was stopped in order.

@@ -1,10 +1,12 @@
 //! Contents of the two state events: read with every field in doubt, and written with all that others put there.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 /// No membership holds longer after its event was sent, whatever it says.
 const LONGEST_MEMBERSHIP_MS: i64 = 24 * 60 * 60 * 1_000;
-/// Devices taken from one user's event, over all its calls.
+/// Devices taken from one user's event, over all its calls; of more those that expire last.
 const MOST_DEVICES_OF_A_USER: usize = 8;
 /// Identifiers longer than this are nobody's.
 const LONGEST_ID: usize = 255;
@@ -22,23 +24,24 @@ pub(super) struct Entry {
 }
 
 /// Devices of a member event that clients would count. A device that stands twice in a call counts as it stands last; a
-/// call that stands twice counts as it stands first (as matrix-js-sdk reads them).
+/// call that stands twice counts as it stands first (as matrix-js-sdk reads them). What had expired when the event was
+/// sent is left out: killed clients leave entries behind, and the one that lives is the last to expire.
 pub(super) fn entries(content: &Value, origin_ts_ms: i64) -> Vec<Entry> {
-    let mut read: Vec<Entry> = Vec::new();
+    let mut read: BTreeMap<(&str, String), Entry> = BTreeMap::new();
     let mut seen: Vec<&str> = Vec::new();
     for call in list(content, "m.calls").iter().take(64) {
         let Some(conf_id) = id(call, "m.call_id").filter(|conf_id| !seen.contains(conf_id)) else { continue };
         seen.push(conf_id);
         for device in list(call, "m.devices") {
-            let Some(entry) = entry(conf_id, device, origin_ts_ms) else { continue };
-            let same = read.iter().position(|known| known.conf_id == conf_id && known.device == entry.device);
-            match same {
-                Some(place) => read[place] = entry,
-                None if read.len() < MOST_DEVICES_OF_A_USER => read.push(entry),
-                None => {}
+            if let Some(entry) = entry(conf_id, device, origin_ts_ms) {
+                read.insert((conf_id, entry.device.clone()), entry);
             }
         }
     }
+    let mut read: Vec<Entry> =
+        read.into_values().filter(|entry| entry.expires_ts_ms > origin_ts_ms).collect();
+    read.sort_by_key(|entry| std::cmp::Reverse(entry.expires_ts_ms));
+    read.truncate(MOST_DEVICES_OF_A_USER);
     read
 }
 

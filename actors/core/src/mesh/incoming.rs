@@ -36,21 +36,24 @@ pub(super) struct Waiting {
 type Out = Vec<MeshAction>;
 
 impl Mesh {
+    /// The signal is of this call and of our session in it. Conference ids are their creators' and may be the same in two
+    /// rooms.
+    pub fn is_addressee(&self, signal: &ToDeviceSignal) -> bool {
+        signal.conf_id == self.settings.conf_id
+            && signal.dest_session.as_deref() == Some(self.settings.session_id.as_str())
+    }
+
     pub(super) fn incoming(&mut self, signal: ToDeviceSignal, now: BootTime, out: &mut Out) {
         let settings = &self.settings;
         let echo = signal.sender() == settings.user && signal.device == settings.device;
-        let for_us = signal.dest_session.as_deref() == Some(settings.session_id.as_str());
         let invited = match &signal.signal.body {
             SignalBody::Invite { invitee, .. } => {
                 invitee.as_ref().is_none_or(|invitee| *invitee == settings.user)
             }
             _ => true,
         };
-        if echo || !for_us || !invited {
+        if echo || !invited || !self.is_addressee(&signal) {
             return self.ignore(out);
-        }
-        if signal.conf_id != settings.conf_id {
-            return self.reject_or_ignore(&signal, now, out);
         }
         let signal = Arc::new(signal);
         if self.may_be_taken(&signal) { self.take(&signal, now, out) } else { self.hold(signal, now, out) }

@@ -1,6 +1,7 @@
 //! One mesh call from our first membership to our last: all pairs at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -10,7 +11,8 @@ use super::leg::{Ending, Leg, LegPhase, Tell};
 use super::peer::Peer;
 use super::publish::Membership;
 use super::{
-    LeaveReason, LegEnd, MOST_DEVICES, Member, MeshAction, MeshCounts, MeshEnd, MeshSettings, ToDeviceSignal,
+    LeaveReason, LegEnd, MOST_DEVICES, MOST_DEVICES_IN_ALL, MOST_DEVICES_OF_A_USER, Member, MeshAction,
+    MeshCounts, MeshEnd, MeshSettings, ToDeviceSignal,
 };
 use crate::call::{CallFact, ConnectionLevel, StreamMetadata};
 use crate::ids::LegId;
@@ -25,11 +27,17 @@ pub struct Mesh {
     pub(super) settings: MeshSettings,
     pub(super) membership: Membership,
     pub(super) peers: BTreeMap<Key, Peer>,
+    /// Devices that are or were in the call, by user.
+    seen: Arc<BTreeMap<String, BTreeSet<String>>>,
+    /// Members for whom there is no place.
+    beyond: Arc<Vec<Member>>,
     pub(super) legs: BTreeMap<LegId, Leg>,
     pub(super) waiting: Waiting,
     pub(super) counts: MeshCounts,
     pub(super) last_leg: u32,
     last_call: u32,
+    /// Somebody has been connected.
+    reached: bool,
     ended: Option<MeshEnd>,
 }
 
@@ -40,11 +48,14 @@ impl Mesh {
             settings,
             membership: Membership::new(),
             peers: BTreeMap::new(),
+            seen: Arc::default(),
+            beyond: Arc::default(),
             legs: BTreeMap::new(),
             waiting: Waiting::default(),
             counts: MeshCounts::default(),
             last_leg: 0,
             last_call: 0,
+            reached: false,
             ended: None,
         }
     }
@@ -105,27 +116,51 @@ impl Mesh {
     }
 
     fn take_members(&mut self, members: &[Member], now: BootTime, out: &mut Vec<MeshAction>) {
+        let mut beyond = Vec::new();
         for member in members {
             if member.user == self.settings.user && member.device == self.settings.device {
                 continue;
             }
             let key = (member.user.clone(), member.device.clone());
-            let is_full = self.peers.len() >= MOST_DEVICES;
-            match self.peers.get_mut(&key) {
-                Some(peer) if peer.session == member.session_id => {
+            if let Some(peer) = self.peers.get_mut(&key) {
+                if peer.session == member.session_id {
                     peer.refresh(member, now);
                     continue;
                 }
-                Some(_) => {
-                    let reason = LeaveReason::NewSession;
-                    self.leave(&key, LegEnd::NewSession, "new_session", reason, now, out);
-                }
-                None if is_full => continue,
-                None => {}
+                let reason = LeaveReason::NewSession;
+                self.leave(&key, LegEnd::NewSession, "new_session", reason, now, out);
+            } else if self.peers.len() >= MOST_DEVICES || !self.admit(member) {
+                beyond.push(member.clone());
+                continue;
             }
             self.peers.insert(key, Peer::new(member, &self.settings, now));
             out.push(MeshAction::MemberJoined { user: member.user.clone(), device: member.device.clone() });
         }
+        let device = |member: &Member| (member.user.clone(), member.device.clone());
+        let before: BTreeSet<Key> = self.beyond.iter().map(device).collect();
+        for (user, device) in beyond.iter().map(device).filter(|key| !before.contains(key)) {
+            self.counts.beyond += 1;
+            out.push(MeshAction::Beyond { user, device });
+        }
+        if *self.beyond != beyond {
+            self.beyond = Arc::new(beyond);
+        }
+    }
+
+    /// Whether one more device has a place in the session. One that had it keeps it.
+    fn admit(&mut self, member: &Member) -> bool {
+        let of_user = self.seen.get(&member.user);
+        if of_user.is_some_and(|devices| devices.contains(&member.device)) {
+            return true;
+        }
+        let in_all: usize = self.seen.values().map(BTreeSet::len).sum();
+        let admitted =
+            of_user.map_or(0, BTreeSet::len) < MOST_DEVICES_OF_A_USER && in_all < MOST_DEVICES_IN_ALL;
+        if admitted {
+            let seen = Arc::make_mut(&mut self.seen);
+            seen.entry(member.user.clone()).or_default().insert(member.device.clone());
+        }
+        admitted
     }
 
     fn leave(
@@ -225,6 +260,7 @@ impl Mesh {
         let Some(found) = self.legs.get_mut(&leg) else { return };
         if found.phase == LegPhase::Connected && !std::mem::replace(&mut found.was_connected, true) {
             let key = (found.address.user.clone(), found.address.device.clone());
+            self.reached = true;
             if let Some(peer) = self.peers.get_mut(&key) {
                 peer.tries = 0;
                 peer.attempted = false;
@@ -314,6 +350,8 @@ impl Mesh {
     }
 
     fn finish(&mut self, end: MeshEnd, now: BootTime, utc_ms: Option<i64>, out: &mut Vec<MeshAction>) {
+        let left_alone = end == MeshEnd::Empty && !self.reached && !self.peers.is_empty();
+        let end = if left_alone { MeshEnd::Unreachable } else { end };
         let keys: Vec<Key> = self.peers.keys().cloned().collect();
         for key in keys {
             self.leave(&key, LegEnd::Stopped, "user_hangup", LeaveReason::Stopped, now, out);
@@ -346,10 +384,19 @@ impl Mesh {
         Some((&address.user, &address.device))
     }
 
-    /// Participants that can be taken to be there: connected, being connected, or not yet given up. Someone whose
-    /// browser was killed stands in the room's state for up to an hour and does not count for that long.
-    pub fn present(&self) -> usize {
-        self.peers.values().filter(|peer| peer.is_present()).count()
+    /// Who is connected although their memberships have run out, as when the homeserver is away.
+    pub fn overdue(&self) -> Vec<Member> {
+        let overdue = self.peers.iter().filter(|(_, peer)| peer.overdue);
+        overdue.map(|((user, device), peer)| peer.member(user, device)).collect()
+    }
+
+    /// Members who cannot be taken to be there: given up, among `known` for that and not connected since, or without a
+    /// place. Someone whose browser was killed stands in the room's state for up to an hour.
+    pub fn unreachable(&self, known: &[Member]) -> Vec<Member> {
+        let members = self.peers.iter().map(|((user, device), peer)| (peer, peer.member(user, device)));
+        let unreachable = members
+            .filter(|(peer, member)| !peer.is_present() || (!peer.was_connected && known.contains(member)));
+        unreachable.map(|(_, member)| member).chain(self.beyond.iter().cloned()).collect()
     }
 
     /// Content of our member event without our device, for a delayed event (MSC4140) that takes us out if we die.

@@ -81,10 +81,10 @@ fn the_lower_id_calls() {
     ] {
         let (mesh, actions) = joined(&[Member { device: device.into(), ..member(user, "s1") }]);
         assert_eq!(dials(&actions) == 1, we, "{user} {device}");
-        assert_eq!(mesh.present(), 1);
+        assert_eq!(present(&mesh), 1);
     }
     let (mesh, actions) = joined(&[Member { device: "BOT".into(), ..member("@bot:hs", "mine") }]);
-    assert_eq!((actions.len(), mesh.present()), (0, 0), "we are no peer of ours");
+    assert_eq!((actions.len(), present(&mesh)), (0, 0), "we are no peer of ours");
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn who_leaves_the_call_is_hung_up() {
     assert_eq!((closed(&actions), reason(&actions)), (vec![(1, LegEnd::Left)], Some("user_hangup")));
     let left = MeshAction::MemberLeft { user: ADA.into(), device: "D".into(), reason: LeaveReason::Left };
     assert_eq!(actions.last(), Some(&left));
-    assert_eq!(mesh.present(), 0);
+    assert_eq!(present(&mesh), 0);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn whose_membership_could_not_be_refreshed_stays_while_media_flows() {
     let mut mesh = called();
     let late = UTC + 3_600_000;
     assert!(matches!(mesh.members(&[], None, seconds(3_600), late)[..], [MeshAction::Publish { .. }]));
-    assert_eq!(mesh.present(), 1);
+    assert_eq!((present(&mesh), mesh.overdue()), (1, vec![member(ADA, "s1")]));
     mesh.connection(ONE, ConnectionLevel::Disconnected, seconds(3_700));
     let actions = mesh.tick(seconds(3_740), late);
     assert_eq!(closed(&actions), [(1, LegEnd::ConnectionLost)]);
@@ -145,7 +145,7 @@ fn a_call_that_fails_is_tried_again_each_5_seconds_three_times() {
         let call_id = format!("mine.{leg}");
         let actions = mesh.signal(signal(EVE, &call_id, 0, "reject", json!({})), seconds(at));
         assert_eq!(actions, [MeshAction::CloseLeg { leg: LegId(leg), why: LegEnd::Rejected }]);
-        assert_eq!(mesh.present(), usize::from(leg < 4), "given up after the last");
+        assert_eq!(present(&mesh), usize::from(leg < 4), "given up after the last");
         assert_eq!(dials(&mesh.tick(seconds(at + 4), UTC)), 0);
         at += 5;
         assert_eq!(dials(&mesh.tick(seconds(at), UTC)), usize::from(leg < 4));
@@ -167,14 +167,77 @@ fn who_does_not_answer_in_20_seconds_is_hung_up_and_called_again() {
 }
 
 #[test]
+fn who_was_not_reached_before_counts_as_there_when_connected_or_heard_of_anew() {
+    let ghost = member(ADA, "s1");
+    let known = std::slice::from_ref(&ghost);
+    let (mut mesh, _) = joined(known);
+    assert_eq!((mesh.unreachable(&[]), mesh.unreachable(known)), (vec![], vec![ghost.clone()]));
+    assert_eq!(mesh.unreachable(&[member(ADA, "s0")]), [], "that was another session");
+    let later = Member { expires_ts_ms: ghost.expires_ts_ms + 1, ..ghost.clone() };
+    mesh.members(std::slice::from_ref(&later), None, NOW, UTC);
+    assert_eq!(mesh.unreachable(known), [], "its event has changed");
+    let mut mesh = called();
+    assert_eq!(mesh.unreachable(known), [], "it is connected");
+    mesh.connection(ONE, ConnectionLevel::Failed, seconds(1));
+    assert_eq!(mesh.unreachable(known), [], "it is expected back");
+    mesh.tick(seconds(62), UTC);
+    assert_eq!(mesh.unreachable(&[]), [ghost]);
+}
+
+#[test]
+fn a_user_who_cycles_devices_has_no_place_for_more_than_64_and_takes_none_from_others() {
+    let (mut mesh, _) = joined(&[]);
+    let (mut came, mut beyond) = (0, 0);
+    for round in 0..20 {
+        let mut members: Vec<Member> = (0..8)
+            .map(|device| Member { device: format!("{}", round * 8 + device), ..member(ADA, "s1") })
+            .collect();
+        members.push(member(EVE, "s1"));
+        for _ in 0..2 {
+            let actions = mesh.members(&members, None, NOW, UTC);
+            let count =
+                |wanted: fn(&MeshAction) -> bool| actions.iter().filter(|action| wanted(action)).count();
+            came += count(|action| matches!(action, MeshAction::MemberJoined { .. }));
+            beyond += count(|action| matches!(action, MeshAction::Beyond { .. }));
+        }
+    }
+    assert_eq!((came, beyond, mesh.counts().beyond), (64 + 1, 160 - 64, 160 - 64));
+    assert_eq!(mesh.unreachable(&[]).len(), 8, "nobody waits for those without a place");
+    let again = Member { device: "0".into(), ..member(ADA, "s2") };
+    let actions = mesh.members(&[again, member(EVE, "s1")], None, NOW, UTC);
+    assert!(actions.contains(&MeshAction::MemberJoined { user: ADA.into(), device: "0".into() }));
+    assert_eq!(mesh.unreachable(&[]), []);
+}
+
+#[test]
+fn a_session_has_places_for_2000_devices_and_every_one_of_them_may_come_back() {
+    let (mut mesh, _) = joined(&[]);
+    let of = |user: usize| member(&format!("@{user:04}:hs"), "s1");
+    let comes = |mesh: &mut Mesh, user| {
+        let actions = mesh.members(&[of(user)], None, NOW, UTC);
+        actions.iter().any(|action| matches!(action, MeshAction::MemberJoined { .. }))
+    };
+    assert_eq!((0..2_100).filter(|user| comes(&mut mesh, *user)).count(), 2_000);
+    assert!(comes(&mut mesh, 1_999) && comes(&mut mesh, 0) && !comes(&mut mesh, 2_000));
+}
+
+#[test]
+fn a_call_in_which_nobody_was_ever_connected_did_not_end_because_everybody_left() {
+    let end = |mut mesh: Mesh| mesh.stop(MeshEnd::Empty, seconds(200), UTC).pop();
+    assert_eq!(end(joined(&[member(ADA, "s1")]).0), Some(MeshAction::End(MeshEnd::Unreachable)));
+    assert_eq!(end(joined(&[]).0), Some(MeshAction::End(MeshEnd::Empty)));
+    assert_eq!(end(called()), Some(MeshAction::End(MeshEnd::Empty)));
+}
+
+#[test]
 fn who_ought_to_call_and_does_not_is_there_for_a_minute() {
     let (mut mesh, _) = joined(&[member(ADA, "s1")]);
     mesh.tick(seconds(59), UTC);
-    assert_eq!(mesh.present(), 1);
+    assert_eq!(present(&mesh), 1);
     mesh.tick(seconds(60), UTC);
-    assert_eq!(mesh.present(), 0);
+    assert_eq!(present(&mesh), 0);
     assert_eq!(accepts(&mesh.signal(signal(ADA, "c", 0, "invite", offer()), seconds(70))), 1);
-    assert_eq!(mesh.present(), 1);
+    assert_eq!(present(&mesh), 1);
 }
 
 #[test]

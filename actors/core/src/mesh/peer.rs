@@ -112,6 +112,17 @@ impl Peer {
         }
     }
 
+    /// As the room's state has it.
+    pub(super) fn member(&self, user: &str, device: &str) -> Member {
+        Member {
+            user: user.to_owned(),
+            device: device.to_owned(),
+            session_id: self.session.clone(),
+            screen: self.screen,
+            expires_ts_ms: self.expires_ts_ms,
+        }
+    }
+
     pub(super) fn is_present(&self) -> bool {
         self.leg.is_some() || self.next_try.is_some() || self.awaited_until.is_some()
     }

@@ -33,7 +33,7 @@ pub struct Member {
 /// That a call is over, and who says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terminated {
-    /// `m.terminated`, or `deleted` for an event that no longer says anything.
+    /// `m.terminated`.
     pub why: String,
     pub by: String,
     pub at_ms: i64,
@@ -60,6 +60,9 @@ struct Call {
     created_by: String,
     created_ts_ms: i64,
     terminated: Option<Terminated>,
+    /// Its event was deleted (redacted), or says something that no client takes for a call. Who is in it does not notice,
+    /// and nobody else finds it.
+    deleted: bool,
     livekit: bool,
 }
 
@@ -128,26 +131,24 @@ impl Roster {
             self.refused += 1;
             return;
         }
-        let over = match (content::terminated(content), content::is_call(content)) {
-            (Some(why), _) => Some(why),
-            (None, true) => None,
-            // Deleted (redacted), or changed so that no client would take it for a call.
-            (None, false) if self.calls.contains_key(conf_id) => Some("deleted".to_owned()),
-            (None, false) => {
-                self.refused += 1;
-                return;
-            }
-        };
+        let deleted = !content::is_call(content);
+        let over = content::terminated(content);
         let over = over.map(|why| Terminated { why, by: sender.to_owned(), at_ms: origin_ts_ms });
         let livekit = content::is_livekit(content);
         match (self.calls.get_mut(conf_id), over) {
             (Some(call), Some(over)) => {
                 call.terminated.get_or_insert(over);
             }
-            (Some(call), None) if call.terminated.is_none() => call.livekit = livekit,
+            (Some(call), None) if deleted => call.deleted = true,
+            (Some(call), None) if call.terminated.is_none() => {
+                (call.livekit, call.deleted) = (livekit, false)
+            }
+            (None, None) if deleted && content.as_object().is_none_or(|content| !content.is_empty()) => {
+                self.refused += 1;
+            }
             (_, terminated) => {
                 let (created_by, created_ts_ms) = (sender.to_owned(), origin_ts_ms);
-                let call = Call { created_by, created_ts_ms, terminated, livekit };
+                let call = Call { created_by, created_ts_ms, terminated, deleted, livekit };
                 self.calls.insert(conf_id.to_owned(), call);
                 self.shed_calls();
             }
@@ -159,7 +160,7 @@ impl Roster {
             let oldest = self
                 .calls
                 .iter()
-                .min_by_key(|(_, call)| (call.terminated.is_none(), call.created_ts_ms))
+                .min_by_key(|(_, call)| (call.terminated.is_none(), !call.deleted, call.created_ts_ms))
                 .map(|(conf_id, _)| conf_id.clone());
             let Some(oldest) = oldest else { return };
             self.calls.remove(&oldest);
@@ -216,7 +217,7 @@ impl Roster {
         let (conf_id, call) = self
             .calls
             .iter()
-            .filter(|(_, call)| call.terminated.is_none())
+            .filter(|(_, call)| call.terminated.is_none() && !call.deleted)
             .max_by_key(|(_, call)| call.created_ts_ms)?;
         Some(self.gather(conf_id, call, utc_ms))
     }

@@ -176,6 +176,21 @@ fn devices_of_one_user_are_members_of_their_own_and_the_last_word_on_one_counts(
 }
 
 #[test]
+fn what_killed_clients_left_behind_hides_no_device_that_lives() {
+    let mut roster = roster();
+    let ghosts = |prefix: &str, expires: i64| -> Vec<Value> {
+        (0..10).map(|n| device(&format!("{prefix}{n}"), "s", expires)).collect()
+    };
+    let list = [&ghosts("long ago", NOW - 1)[..], &ghosts("lately", NOW + HOUR / 2)].concat();
+    let older = json!({"m.call_id": "older", "m.devices": list.clone()});
+    let devices = [&list[..], &[device("HERE", "s", NOW + HOUR)]].concat();
+    let entry = json!({"m.calls": [older, {"m.call_id": "conf", "m.devices": devices}]});
+    roster.state_event(MEMBER_EVENT, "@bob:hs", "@bob:hs", &entry, NOW);
+    assert!(there(&roster, NOW).contains(&"@bob:hs/HERE".to_owned()));
+    assert_eq!(there(&roster, NOW + HOUR / 2), ["@bob:hs/HERE"]);
+}
+
+#[test]
 fn the_newest_call_that_is_not_over_is_the_call() {
     let mut roster = roster();
     roster.state_event(CALL_EVENT, "older", "@ada:hs", &call(), NOW - 2 * HOUR);
@@ -194,14 +209,22 @@ fn the_newest_call_that_is_not_over_is_the_call() {
 }
 
 #[test]
-fn a_call_event_that_was_deleted_is_over() {
-    let mut roster = roster();
-    enter(&mut roster, "@bob:hs", device("D", "s", NOW + HOUR));
-    roster.state_event(CALL_EVENT, "conf", "@ada:hs", &json!({}), NOW);
-    assert_eq!(roster.gathering(NOW), None);
-    let over = roster.gathering_of("conf", NOW).unwrap();
-    assert_eq!(over.terminated.unwrap().why, "deleted");
-    assert!(over.members.is_empty());
+fn who_is_in_a_call_whose_event_was_deleted_stays_there_and_nobody_else_finds_it() {
+    // While it was known, or before anything was: its event is all that is left of it.
+    for mut roster in [roster(), Roster::new("@bot:hs")] {
+        enter(&mut roster, "@bob:hs", device("D", "s", NOW + HOUR));
+        roster.state_event(CALL_EVENT, "conf", "@ada:hs", &json!({}), NOW - HOUR);
+        assert_eq!(roster.gathering(NOW), None);
+        let known = roster.gathering_of("conf", NOW).unwrap();
+        assert_eq!((known.terminated, known.members.len()), (None, 1));
+        roster.state_event(CALL_EVENT, "conf", "@ada:hs", &call(), NOW);
+        assert_eq!(roster.gathering(NOW).unwrap().members.len(), 1, "it was made a call again");
+        let mut over = call();
+        over["m.terminated"] = json!("call_ended");
+        roster.state_event(CALL_EVENT, "conf", "@ada:hs", &over, NOW);
+        roster.state_event(CALL_EVENT, "conf", "@ada:hs", &json!({}), NOW);
+        assert!(roster.gathering_of("conf", NOW).unwrap().terminated.is_some());
+    }
 }
 
 #[test]

@@ -130,6 +130,11 @@ pub(super) fn accepts(actions: &[MeshAction]) -> usize {
     actions.iter().filter(|action| matches!(action, MeshAction::Accept { .. })).count()
 }
 
+/// How many of those in the call can be taken to be there.
+pub(super) fn present(mesh: &Mesh) -> usize {
+    mesh.peers.len() - mesh.unreachable(&[]).len()
+}
+
 pub(super) fn ignored(actions: &[MeshAction]) -> bool {
     actions == [MeshAction::Ignored]
 }

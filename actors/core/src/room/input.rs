@@ -171,7 +171,7 @@ pub enum RecordingState {
 pub struct Progress {
     pub state: RecordingState,
     pub duration_s: f64,
-    /// Devices that are or were in the call.
+    /// Devices of which something was recorded.
     pub participants: usize,
     /// Streams that are being recorded.
     pub streams: usize,
@@ -191,7 +191,7 @@ pub struct Ended {
 /// Why no recording can go on here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Closing {
-    /// The call was terminated or its event deleted; another may follow.
+    /// The call was terminated; another may follow.
     CallTerminated,
     /// We were kicked or banned, or left.
     Removed,

@@ -28,6 +28,18 @@ pub enum Activity {
     Closed,
 }
 
+/// Why a room's next call is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Waits {
+    /// Somebody asked for the next one.
+    Start,
+    /// Somebody asked for every one.
+    Auto,
+    /// The configuration wants every one.
+    Configured,
+}
+
 /// The recording side of one room.
 #[derive(Clone, Debug)]
 pub struct Room {
@@ -112,6 +124,19 @@ impl Room {
     pub fn ending(&self) -> Option<(EndReason, Option<&str>)> {
         let (reason, by) = self.session.as_ref()?.ending.as_ref()?;
         Some((*reason, by.as_deref()))
+    }
+
+    /// Why the next call is recorded, if it is, and who asked for it, unless that user has opted out.
+    pub fn waits(&self) -> Option<(Waits, Option<&str>)> {
+        if self.activity() != Activity::Armed {
+            return None;
+        }
+        let (waits, by) = match (&self.durable.armed_by, &self.durable.auto) {
+            (Some(by), _) => (Waits::Start, Some(by)),
+            (None, Some(auto)) => (Waits::Auto, Some(&auto.by)),
+            (None, None) => (Waits::Configured, None),
+        };
+        Some((waits, by.map(String::as_str).filter(|by| !self.is_opted_out(by))))
     }
 
     /// A message of the room. What is no command gives nothing.
@@ -244,7 +269,7 @@ impl Room {
 
     /// We came into the room at this time, which may be before we heard of it: what was said since is said to us.
     pub fn joined(&mut self, at: BootTime) {
-        self.settings.started = self.settings.started.min(at);
+        self.settings.listening = self.settings.listening.min(at);
     }
 
     /// A message could not be decrypted and is given up: its sender is told once an hour, because it may have been a

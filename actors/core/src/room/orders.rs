@@ -26,7 +26,7 @@ impl Room {
             return;
         }
         let Some(parsed) = parse(said, &self.names) else { return };
-        let before_us = said.received - said.age < self.settings.started;
+        let before_us = said.received - said.age < self.settings.listening;
         // What was said while no process listened is no order to this one; but nobody is recorded who said that they do
         // not want to be.
         if before_us && parsed != Parsed::Command(Command::OptOut) {

@@ -10,10 +10,12 @@ pub struct Settings {
     pub user: String,
     /// What people call us; empty for what the room shows us as.
     pub name: String,
-    /// When this process began to listen: commands from before are not obeyed.
+    /// When the room was looked at first.
     pub started: BootTime,
     /// Commands are followed. Without that nobody can take an opt-out back by one.
     pub commands: bool,
+    /// When this process began to listen, which may be long before: commands from before that are not obeyed.
+    pub listening: BootTime,
     /// Whom to ask about recordings: a user id, an address, a name.
     pub contact: Option<String>,
     /// Record whenever a call begins, in rooms where nobody said otherwise.
@@ -36,6 +38,7 @@ impl Settings {
             name: name.into(),
             started,
             commands: true,
+            listening: started,
             contact: None,
             auto: false,
             empty_after: Duration::from_secs(60),

@@ -184,6 +184,10 @@ pub(super) const fn why(reason: EndReason) -> &'static str {
         EndReason::Hangup | EndReason::Terminated => "the call was ended",
         EndReason::Stopped => "it was stopped",
         EndReason::EveryoneLeft => "everybody has left the call",
+        EndReason::Unreachable => {
+            "nobody in the call could be reached. Who is in it can leave and join again; whoever runs this recorder can \
+             look whether its UDP port is open"
+        }
         EndReason::Shutdown => "the recorder was shut down",
         EndReason::Restarted => "the recorder was restarted",
         EndReason::DiskFull => "the recorder's disk is full",

@@ -118,7 +118,7 @@ fn whom_a_message_may_not_have_reached_before_a_restart_is_told_by_the_next_proc
     assert_eq!(told(&scene.tick(9.0), MessageKind::LateJoiners), [""; 0], "that message is under way");
     let restart = |scene: &Scene| {
         let kept = serde_json::to_string(scene.room.durable()).unwrap();
-        let restarted = Settings { started: at(30.0), ..settings() };
+        let restarted = Settings { started: at(30.0), listening: at(30.0), ..settings() };
         let mut scene = Scene::with(restarted, serde_json::from_str(&kept).unwrap());
         scene.room.start_restored(at(31.0));
         scene.here(&[ADA, BOB], 32.0);
@@ -328,7 +328,7 @@ fn an_objection_to_an_announcement_counts_sessions_and_restarts_later_for_the_la
         assert!(out.contains(&RoomAction::Persist));
     }
     let kept = serde_json::to_string(scene.room.durable()).unwrap();
-    let restarted = Settings { started: at(5_000.0), ..settings() };
+    let restarted = Settings { started: at(5_000.0), listening: at(5_000.0), ..settings() };
     let mut scene = Scene::with(restarted, serde_json::from_str(&kept).unwrap());
     let [.., old, _] = announcements.as_slice() else { unreachable!() };
     assert_eq!(scene.object(BOB, old, 5_001.0)[0], RoomAction::OptOut { user: BOB.to_owned() });
@@ -342,7 +342,10 @@ fn an_objection_to_an_announcement_counts_sessions_and_restarts_later_for_the_la
 #[test]
 fn who_opted_out_while_the_recorder_was_away_is_not_recorded_by_the_session_that_goes_on() {
     let scene = Scene::recording();
-    let mut scene = Scene::with(Settings { started: at(30.0), ..settings() }, scene.room.durable().clone());
+    let mut scene = Scene::with(
+        Settings { started: at(30.0), listening: at(30.0), ..settings() },
+        scene.room.durable().clone(),
+    );
     let old = Said { age: Duration::from_secs(5), ..said(BOB, "!record optout", 31.0) };
     let out = scene.room.command(&old, &guest(), at(31.0));
     assert_eq!(out[0], RoomAction::OptOut { user: BOB.to_owned() });

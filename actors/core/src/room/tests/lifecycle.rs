@@ -81,7 +81,7 @@ fn after_stop_auto_leaves_the_gathering_alone_also_across_a_restart_and_takes_th
     assert!(begun(&scene.here(&[ADA], 10.0)).is_none(), "a reload of the page is no new gathering");
 
     let durable = scene.room.durable().clone();
-    let mut scene = Scene::with(Settings { started: at(20.0), ..auto() }, durable);
+    let mut scene = Scene::with(Settings { started: at(20.0), listening: at(20.0), ..auto() }, durable);
     assert!(begun(&scene.here(&[ADA], 21.0)).is_none());
     scene.room.gathering(None, at(30.0));
     scene.tick(90.0);
@@ -216,7 +216,7 @@ fn nothing_is_announced_while_as_many_calls_as_may_be_are_recorded_and_it_begins
 fn after_a_restart_the_session_goes_on_and_nobody_is_told_twice() {
     let scene = Scene::recording();
     let kept = serde_json::to_vec(scene.room.durable()).unwrap();
-    let restarted = Settings { started: at(30.0), ..settings() };
+    let restarted = Settings { started: at(30.0), listening: at(30.0), ..settings() };
     let mut scene = Scene::with(restarted, serde_json::from_slice(&kept).unwrap());
     assert_eq!(scene.room.activity(), Activity::Recording);
     let out = scene.room.start_restored(at(31.0));
@@ -252,7 +252,7 @@ fn an_orderly_stop_leaves_a_paused_status_and_our_own_name_and_the_next_process_
     assert_eq!(scene.room.recording(ending, at(4.0)), []);
     assert_eq!(scene.tick(5.0), []);
 
-    let restarted = Settings { started: at(30.0), ..settings() };
+    let restarted = Settings { started: at(30.0), listening: at(30.0), ..settings() };
     let mut scene = Scene::with(restarted, scene.room.durable().clone());
     let out = scene.room.start_restored(at(31.0));
     assert_eq!(named(&out), Some(Some("● REC Recorder".to_owned())));
@@ -273,7 +273,10 @@ fn what_was_asked_to_end_does_not_go_on_in_the_next_process() {
 #[test]
 fn of_an_earlier_processs_session_nothing_is_said_before_it_is_known_whether_it_goes_on() {
     let scene = Scene::recording();
-    let mut scene = Scene::with(Settings { started: at(30.0), ..settings() }, scene.room.durable().clone());
+    let mut scene = Scene::with(
+        Settings { started: at(30.0), listening: at(30.0), ..settings() },
+        scene.room.durable().clone(),
+    );
     assert_eq!(
         scene.room.called(Some("Recorder"), at(30.1)),
         [RoomAction::Persist],
@@ -290,7 +293,10 @@ fn of_an_earlier_processs_session_nothing_is_said_before_it_is_known_whether_it_
 #[test]
 fn a_session_that_does_not_go_on_after_a_restart_is_closed_in_the_room() {
     let scene = Scene::recording();
-    let mut scene = Scene::with(Settings { started: at(30.0), ..settings() }, scene.room.durable().clone());
+    let mut scene = Scene::with(
+        Settings { started: at(30.0), listening: at(30.0), ..settings() },
+        scene.room.durable().clone(),
+    );
     let nothing = Ended { saved: Saved::default(), participants: 0, reason: EndReason::Restarted };
     let out = scene.room.ended(nothing, at(31.0));
     assert!(text(&out, MessageKind::Saved).contains("What was recorded before is kept"), "{out:?}");
@@ -304,7 +310,10 @@ fn a_session_that_does_not_go_on_after_a_restart_is_closed_in_the_room() {
 #[test]
 fn a_restored_session_in_which_nobody_is_found_ends_after_a_minute() {
     let scene = Scene::recording();
-    let mut scene = Scene::with(Settings { started: at(30.0), ..settings() }, scene.room.durable().clone());
+    let mut scene = Scene::with(
+        Settings { started: at(30.0), listening: at(30.0), ..settings() },
+        scene.room.durable().clone(),
+    );
     scene.room.start_restored(at(30.0));
     assert!(stopped(&scene.tick(89.0)).is_none());
     assert_eq!(stopped(&scene.tick(90.0)), Some(EndReason::EveryoneLeft));
@@ -316,7 +325,7 @@ fn after_a_shutdown_nothing_begins_in_this_process_and_auto_may_in_the_next() {
     scene.here(&[ADA], 1.0);
     assert!(begun(&scene.ended(EndReason::Shutdown, 2.0)).is_none());
     let durable = scene.room.durable().clone();
-    let mut scene = Scene::with(Settings { started: at(5.0), ..auto() }, durable);
+    let mut scene = Scene::with(Settings { started: at(5.0), listening: at(5.0), ..auto() }, durable);
     assert!(begun(&scene.here(&[ADA], 6.0)).is_some());
 }
 

@@ -86,7 +86,7 @@ fn a_name_that_an_earlier_process_left_is_put_right_at_the_start() {
     scene.ended(EndReason::Stopped, 3.0);
     // Killed before the homeserver answered.
     let kept = serde_json::to_string(scene.room.durable()).unwrap();
-    let restarted = Settings { started: at(10.0), ..scribe() };
+    let restarted = Settings { started: at(10.0), listening: at(10.0), ..scribe() };
     let mut scene = Scene::with(restarted.clone(), serde_json::from_str(&kept).unwrap());
     assert_eq!(named(&scene.tick(11.0)), Some(Some("Scribe".to_owned())));
     // One whose memory was lost sees it.

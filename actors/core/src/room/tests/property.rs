@@ -62,6 +62,7 @@ fn input() -> impl Strategy<Value = Input> {
     let reason = prop::sample::select(vec![
         EndReason::Stopped,
         EndReason::EveryoneLeft,
+        EndReason::Unreachable,
         EndReason::DiskFull,
         EndReason::Failed,
         EndReason::Hangup,

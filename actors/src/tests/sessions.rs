@@ -1,7 +1,7 @@
-//! Sessions in memory, and the list of live calls.
+//! Sessions in memory, which may refuse to be opened and outlive the process.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,10 +9,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use recorder_core::ids::SessionId;
-use recorder_core::manifest::{RecorderInfo, Room};
+use recorder_core::manifest::{RecorderInfo, Room, fold};
 
-use crate::ports::{Clock, LiveCall, LiveCalls, SessionFactory, SessionOrder};
-use crate::session::{self, SessionError, SessionHandle, SessionSettings, SessionStart, SessionStore};
+use crate::ports::{Clock, SessionFactory, SessionOrder};
+use crate::session::{
+    self, SessionError, SessionHandle, SessionResume, SessionSettings, SessionStart, SessionStore,
+};
 
 /// A folder in memory that may refuse to be made.
 #[derive(Clone, Default)]
@@ -26,10 +28,13 @@ pub struct FakeSessions {
     pub settings: SessionSettings,
     pub clock: Option<Arc<dyn Clock>>,
     pub abandoned: Arc<Mutex<Vec<SessionId>>>,
+    /// Of the session opened last.
+    pub journal: Arc<Mutex<Vec<u8>>>,
 }
 
 struct MemoryStore {
     snapshots: Arc<Mutex<Vec<Vec<u8>>>>,
+    journal: Arc<Mutex<Vec<u8>>>,
     refuse: bool,
 }
 
@@ -38,15 +43,21 @@ impl SessionStore for MemoryStore {
         if self.refuse {
             return Err(io::Error::from(io::ErrorKind::PermissionDenied));
         }
+        self.journal.lock().unwrap().clear();
         Ok(PathBuf::from(room).join(session))
     }
 
-    fn append_journal(&mut self, _: &[u8]) -> io::Result<()> {
+    fn append_journal(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.journal.lock().unwrap().extend_from_slice(lines);
         Ok(())
     }
 
     fn sync_journal(&mut self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn reopen(&mut self, _: &Path) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     fn write_snapshot(&mut self, json: &[u8]) -> io::Result<()> {
@@ -56,13 +67,24 @@ impl SessionStore for MemoryStore {
 }
 
 impl SessionFactory for FakeSessions {
-    fn finished(&self, _: &std::path::Path) {}
+    fn finished(&self, _: &Path) {}
 
     fn abandon(&self, session: SessionId) {
         self.abandoned.lock().unwrap().push(session);
     }
 
     fn open(&self, order: SessionOrder) -> BoxFuture<'static, Result<SessionHandle, SessionError>> {
+        let store = Box::new(MemoryStore {
+            snapshots: Arc::clone(&self.snapshots),
+            journal: Arc::clone(&self.journal),
+            refuse: self.refuse.load(Ordering::Relaxed),
+        });
+        let clock = self.clock.clone().expect("the tree sets it");
+        let journal = order.resume.as_ref().and_then(|_| fold(&self.journal.lock().unwrap()).ok());
+        if let Some(journal) = journal {
+            let left = SessionResume { folder: PathBuf::from("resumed"), journal, boot_id: String::new() };
+            return session::resume(store, clock, left, self.settings.clone()).boxed();
+        }
         let start = SessionStart {
             session_id: SessionId::new("s1"),
             call_id: order.call_id,
@@ -74,37 +96,15 @@ impl SessionFactory for FakeSessions {
             boot_id: String::new(),
             earliest_media: None,
         };
-        let store = MemoryStore {
-            snapshots: Arc::clone(&self.snapshots),
-            refuse: self.refuse.load(Ordering::Relaxed),
-        };
-        let clock = self.clock.clone().expect("the tree sets it");
-        let wait = Duration::from_secs(u64::from(self.slow.load(Ordering::Relaxed)));
         let settings = self.settings.clone();
         if self.stalled.load(Ordering::Relaxed) {
             settings.lanes.forget_permits(usize::MAX);
         }
+        let wait = Duration::from_secs(u64::from(self.slow.load(Ordering::Relaxed)));
         async move {
             tokio::time::sleep(wait).await;
-            Ok(session::begin(Box::new(store), clock, start, settings))
+            Ok(session::begin(store, clock, start, settings))
         }
         .boxed()
-    }
-}
-
-#[derive(Default)]
-pub struct FakeLiveCalls {
-    pub live: Mutex<Vec<LiveCall>>,
-}
-
-impl LiveCalls for Arc<FakeLiveCalls> {
-    fn add(&self, call: LiveCall) -> BoxFuture<'static, ()> {
-        self.live.lock().unwrap().push(call);
-        async {}.boxed()
-    }
-
-    fn remove(&self, room: String, call_id: String) -> BoxFuture<'static, ()> {
-        self.live.lock().unwrap().retain(|call| call.room != room || call.call_id != call_id);
-        async {}.boxed()
     }
 }
