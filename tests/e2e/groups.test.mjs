@@ -198,6 +198,7 @@ describe('group calls', () => {
     assert.deepEqual(why(ben.userId, 'microphone'), ['first']);
     assert.equal(why(ben.userId, 'screen').length, 2);
     assert.equal(of(sam.userId).presence.length, 2);
+    assert.equal(of(uma.userId).presence.length, 2, 'before the killed browser came back and after');
     assert.equal(of(cleo.userId).presence.length, 1);
 
     const firsts = Object.fromEntries(

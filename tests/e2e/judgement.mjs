@@ -149,11 +149,15 @@ export class Judgement {
 
   /** States begin and end when the client says so, and events are told then. */
   times() {
-    const said = (from_s, entry) => {
-      const at = this.epoch + from_s * 1000;
-      return at >= entry.from - SESSION_TIME_MS && at <= entry.to + HEARD_MS;
-    };
     let looked = 0;
+    let latest = 0;
+    const isSaid = (what, at_s, entry) => {
+      const after = Math.round(this.epoch + at_s * 1000 - entry.from);
+      const took = entry.to - entry.from;
+      const inTime = after >= -SESSION_TIME_MS && after <= took + HEARD_MS;
+      assert.ok(inTime, `${what} ${at_s} s, ${after} ms after the client began to say so, which took ${took} ms`);
+      latest = Math.max(latest, after - took);
+    };
     for (const { source, states, id } of this.manifest.participants[0].tracks) {
       for (const { state, from_s, to_s } of states) {
         assert.ok(to_s === null || to_s > from_s, `${id} was ${state} from ${from_s} to ${to_s}`);
@@ -166,8 +170,8 @@ export class Judgement {
         const told = states.filter((one) => one.state === state);
         this.#spans(begin, end).forEach(({ began, ended }, number) => {
           const { from_s, to_s } = told[number];
-          assert.ok(said(from_s, began), `${id} was ${state} from ${from_s} s, not when it was said`);
-          assert.ok(!ended || (to_s && said(to_s, ended)), `${id} was ${state} until ${to_s} s, not when it was said`);
+          isSaid(`${id} was ${state} from`, from_s, began);
+          if (ended) isSaid(`${id} was ${state} until`, to_s, ended);
           looked += 1;
         });
       }
@@ -181,12 +185,10 @@ export class Judgement {
         // More than ten in a second are told as one.
         if (told.some(({ detail }) => detail?.count)) continue;
         const done = this.log.filter((entry) => entry.name === name);
-        done.forEach((entry, number) =>
-          assert.ok(said(told[number].at_s, entry), `${kind} of ${id} at ${told[number].at_s} s, not when it was said`),
-        );
+        done.forEach((entry, number) => isSaid(`${kind} of ${id} at`, told[number].at_s, entry));
       }
     }
-    return { statesInTime: looked };
+    return { statesInTime: looked, latestStateMs: latest };
   }
 
   /**

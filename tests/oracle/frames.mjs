@@ -6,6 +6,9 @@ export const TIME_TOLERANCE_MS = 1.0;
 /** Frames of which a stream has more than so many do not tell where a file lies in it, if there are others. */
 const SELDOM = 20;
 
+/** Sums of votes that differ by less are the same. */
+const EQUALLY = 1e-6;
+
 const same = (packet, frame) =>
   packet.sha256 === frame.sha256 ||
   packet.sha256 === frame.avcc ||
@@ -26,10 +29,11 @@ function index(stream) {
 const candidates = (byHash, packet) => byHash.get(packet.sha256) ?? byHash.get(packet.canonical) ?? [];
 
 /**
- * Lays one file over one sent stream. Times count from the file's first block.
+ * Lays one file over one sent stream. Times count from the file's first block. `begins`: where the session's clock has
+ * the file begin, ms of the stream; of places where it fits equally well, as a silent file does, the nearest is taken.
  * Returns {matched: [frame index per packet or -1], unsent, mistimed, disordered: [packet indices]}.
  */
-export function layOver(packets, stream) {
+export function layOver(packets, stream, begins = 0) {
   const byHash = index(stream);
   // Equal frames exist (silence): the shift that most packets agree on is the true one. What is seldom says more, and
   // of what lasts for minutes every frame would vote for every other.
@@ -42,10 +46,12 @@ export function layOver(packets, stream) {
       votes.set(shift, (votes.get(shift) ?? 0) + 1 / count(packet));
     }
   }
+  const away = (shift) => Math.abs(shift + packets[0].ms - begins);
   let best = null;
   for (const [shift, count] of votes) {
     const near = count + (votes.get(shift - 1) ?? 0) + (votes.get(shift + 1) ?? 0);
-    if (!best || near > best.near) best = { shift, near };
+    const more = best ? near - best.near : Infinity;
+    if (more > EQUALLY || (more > -EQUALLY && away(shift) < away(best.shift))) best = { shift, near };
   }
   const result = { matched: packets.map(() => -1), unsent: [], mistimed: [], disordered: [], worstMs: 0 };
   if (!best) return { ...result, unsent: packets.map((_, at) => at) };

@@ -358,6 +358,15 @@ test('a file that begins in the middle of a long silence is found where it belon
   assert.deepEqual([matched[0], matched.at(-1), mistimed, disordered], [400, 699, [], []]);
 });
 
+test('a file that is silent all along is found where the session has it begin', () => {
+  const frames = Array.from({ length: 700 }, (_, number) => ({ sha256: 'silence', canonical: null, ms: number * 20 }));
+  const packets = frames.slice(400, 500).map(({ sha256, ms }) => ({ sha256, canonical: null, ms: ms - 8000 }));
+  for (const begins of [7995, 8009]) {
+    const { matched, disordered } = layOver(packets, { frames }, begins);
+    assert.deepEqual([matched[0], matched.at(-1), disordered], [400, 499, []]);
+  }
+});
+
 /** Sound of 10 s whose clock of samples loses 30 ms at 4 s, from an encoder that takes 2 ms and now and then 25. */
 function busySound() {
   const frames = [];

@@ -171,11 +171,26 @@ export async function judgeSession(directory, truth, given = {}) {
   const repaired = new Set(manifest.recoveries.flatMap(({ repaired: names }) => names));
   const used = new Map();
   const captured = new Map();
+  const capturedOf = (stream) => {
+    if (!captured.has(stream)) captured.set(stream, captureTimes(stream));
+    return captured.get(stream);
+  };
+  /** Where the session's clock has a file begin in its stream, ms: as it lies to the file before, which is known best. */
+  const beginsAt = (segment, stream) => {
+    const before = used.get(stream)?.findLast(({ layer }) => layer.matched[0] >= 0);
+    if (before) {
+      return stream.frames[before.layer.matched[0]].ms + (segment.start_s - before.segment.start_s) * 1000;
+    }
+    const times = capturedOf(stream);
+    const off = (at) => Math.abs(times[at] - (epoch + segment.start_s) * 1000);
+    return stream.frames.reduce((nearest, { ms }, at) => (off(at) < nearest.off ? { ms, off: off(at) } : nearest), {
+      off: Infinity,
+    }).ms;
+  };
   /** Session time of a moment in a file, less what its sender's log says that it was made late. */
   const moment = (file, at) => {
     const session = sessionTime(file.segment.clock_map, at);
-    if (!captured.has(file.stream)) captured.set(file.stream, captureTimes(file.stream));
-    const told = momentOff(file, at, epoch * 1000, captured.get(file.stream));
+    const told = momentOff(file, at, epoch * 1000, capturedOf(file.stream));
     return told ? session - offWholeSecond(told.captured / 1000) : session;
   };
   const rows = [];
@@ -226,7 +241,7 @@ export async function judgeSession(directory, truth, given = {}) {
             add(['none of its frames was sent']);
             continue;
           }
-          const layer = layOver(packets, stream);
+          const layer = layOver(packets, stream, beginsAt(segment, stream));
           if (layer.unsent.length)
             add([`${layer.unsent.length} frames were not sent so, the first is ${layer.unsent[0]}`]);
           if (layer.mistimed.length)

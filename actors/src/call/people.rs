@@ -36,8 +36,8 @@ pub(crate) struct Participant {
     pub(crate) since: BootTime,
     /// In the call now.
     pub(crate) present: bool,
-    /// Why it left, while it is not present.
-    pub(crate) reason: LeaveReason,
+    /// Why it left, until that is told; it may be back by then, as a browser that was killed.
+    pub(crate) left: Option<LeaveReason>,
     /// What carries its media now.
     pub(crate) leg: Option<LegId>,
     /// Since it stands in the manifest: from its first leg on.
@@ -65,8 +65,7 @@ pub(crate) struct Place {
 
 impl Participant {
     pub(crate) fn new(party: Option<String>, since: BootTime) -> Self {
-        let reason = LeaveReason::Left;
-        Self { party, since, present: true, reason, leg: None, place: None, refused: false }
+        Self { party, since, present: true, left: None, leg: None, place: None, refused: false }
     }
 
     pub(crate) fn peer(&self) -> Option<Arc<PeerShared>> {
@@ -98,7 +97,7 @@ impl CallShared {
         let mut people = lock(&self.people);
         if let Some(person) = people.get_mut(peer) {
             person.present = false;
-            person.reason = reason;
+            person.left = Some(reason);
             if person.place.is_none() {
                 people.remove(peer);
             }
@@ -130,9 +129,16 @@ impl CallShared {
                 self.enter(path, &session, key, person, name);
             }
             let Some(place) = &mut person.place else { continue };
-            if person.present != place.staying && !ending {
-                place.staying = person.present;
-                tell_stay(&session, place, (!person.present).then_some(person.reason));
+            if ending {
+                continue;
+            }
+            if let Some(reason) = person.left.take()
+                && std::mem::take(&mut place.staying)
+            {
+                tell_stay(&session, place, Some(reason));
+            }
+            if person.present && !std::mem::replace(&mut place.staying, true) {
+                tell_stay(&session, place, None);
             }
         }
         drop(people);

@@ -94,6 +94,24 @@ fn devices_that_come_and_go_without_being_connected_leave_nothing_behind() {
 }
 
 #[test]
+fn who_comes_back_with_a_new_session_before_the_old_one_has_run_out_has_two_stays() {
+    on_paused_time(async {
+        let mut scene = Scene::recorded().await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        scene.member(ADA, "after a crash").await;
+        scene.connect(ADA, "after a crash").await;
+        until("the second stay", || scene.tree.board.calls()[0].participants[0].stays.len() == 2).await;
+        scene.running(2).await;
+        scene.say(ADA, "!stop").await;
+        let manifest = scene.ended("stopped").await;
+        let stays = manifest["participants"][0]["presence"].as_array().unwrap();
+        let reasons: Vec<_> = stays.iter().map(|stay| &stay["reason"]).collect();
+        assert_eq!(reasons, ["connection_lost", "session_ended"], "{stays:?}");
+        assert_eq!(stays[0]["left_s"], stays[1]["joined_s"]);
+    });
+}
+
+#[test]
 fn who_opted_out_from_the_start_has_a_stay_without_a_name_and_without_being_connected() {
     on_paused_time(async {
         let scene = Scene::recorded().await;

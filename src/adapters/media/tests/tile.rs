@@ -203,14 +203,16 @@ fn a_lost_packet_of_the_tile_comes_again() {
     let shim = LoseSecond(0);
     let plane = MediaLoop::start_with_shim(settings(), Box::new(shim)).expect("start");
     let mut call = Call::dial(plane, running(5), false);
-    assert!(call.until(LONG, |call| {
-        let whole: Vec<_> = pictures(&call.caller.received);
-        whole.len() >= 4
-    }));
-    let mut received: Vec<&StackPacket> = call.caller.received.iter().collect();
-    received.sort_by_key(|packet| *packet.seq_no);
-    let numbers: Vec<u64> = received.iter().map(|packet| *packet.seq_no).collect();
-    assert!(numbers[..6].windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+    let numbers = |call: &Call| {
+        let mut numbers: Vec<u64> = call.caller.received.iter().map(|packet| *packet.seq_no).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    let all_came = call.until(LONG, |call| {
+        let numbers = numbers(call);
+        numbers.len() >= 6 && numbers[..6].windows(2).all(|pair| pair[1] == pair[0] + 1)
+    });
+    assert!(all_came, "{:?}", numbers(&call));
 }
 
 /// Loses the second RTP packet that we send.
