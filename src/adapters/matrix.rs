@@ -17,6 +17,7 @@ mod deliver;
 mod error;
 mod event;
 pub(super) mod files;
+mod follow_ups;
 mod gaps;
 mod gate;
 mod handled;
@@ -224,8 +225,11 @@ impl MatrixAccount {
             called: settings.called.clone(),
             ..interest::Us::default()
         };
+        let gate = Arc::<gate::Gate>::default();
+        let follow_ups = Arc::clone(&gate.follow_ups);
         let parts = deliver::Parts {
             client: client.clone(),
+            follow_ups: Arc::clone(&follow_ups),
             clock: Arc::clone(&clock),
             board: Arc::clone(&board),
             out,
@@ -236,7 +240,6 @@ impl MatrixAccount {
         };
         let courier = Box::pin(deliver::Courier::new(parts, progress)).await;
         let inputs = deliver::Inputs { updates, done: taken, acknowledged };
-        let gate = Arc::<gate::Gate>::default();
         let invites = invites::Invites {
             client: client.clone(),
             board: Arc::clone(&board),
@@ -246,8 +249,15 @@ impl MatrixAccount {
             news,
             stop: stop.clone(),
         };
-        let syncing =
-            sync::SyncLoop { client: client.clone(), clock, board, state, done, stop: stop.clone() };
+        let syncing = sync::SyncLoop {
+            client: client.clone(),
+            clock,
+            board,
+            state,
+            done,
+            follow_ups,
+            stop: stop.clone(),
+        };
         tasks.spawn(Box::pin(courier.run(inputs)));
         tasks.spawn(Box::pin(invites.run()));
         tasks.spawn(Box::pin(syncing.run()));

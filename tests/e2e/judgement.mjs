@@ -19,7 +19,7 @@ const ONE_FILE_MS = 3 * SESSION_TIME_MS;
 const SECONDS_MS = 150;
 /** Seconds of a source that must have been looked at. */
 const LEAST_SECONDS = 3;
-/** An action has come through by then: its words go through the homeserver. */
+/** By then the recorder too knows of what the homeserver has given back to the client that said it. */
 const HEARD_MS = 2000;
 /** Around an outage: what is on its way when it begins, and until the sender has noticed its end. */
 const AROUND_OUTAGE_MS = 1000;

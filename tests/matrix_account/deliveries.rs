@@ -55,6 +55,60 @@ async fn events_of_plain_and_encrypted_rooms_arrive_once_and_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn neither_what_is_sent_nor_what_comes_is_held_up_by_the_devices_of_who_has_just_come() {
+    let url = &synapse().await.url;
+    let mut recorder = Recorder::new(url, "swift").await;
+    let alice = recorder.ally("alice-swift").await;
+    let proxy = HoldingProxy::start(url).await;
+    recorder.settings.homeserver.clone_from(&proxy.url);
+    let mut running = recorder.start().await;
+    let mut rooms = Vec::new();
+    for _ in 0..4 {
+        rooms.push(running.together(&alice, true).await);
+    }
+    for round in 0..3 {
+        proxy.hold_back("/sync");
+        let chat = json!({ "msgtype": "m.text", "body": "before" });
+        alice.send(rooms[0].room_id(), "m.room.message", chat).await;
+        proxy.has_held_back(1).await;
+        let name = format!("guest{round}-swift");
+        let guest = Person::new(url, &name).await;
+        let guest_id = guest.client.user_id().unwrap().to_owned();
+        for room in &rooms {
+            room.invite_user_by_id(&guest_id).await.unwrap();
+            guest.client.join_room_by_id(room.room_id()).await.unwrap();
+        }
+        alice.joined(&rooms[3], guest_id.as_str()).await;
+        // The recorder sends all the time, also while it learns of a guest whose devices it must ask for.
+        let told = tokio_util::sync::CancellationToken::new();
+        let sending = rooms.iter().map(async |room| {
+            let (id, limit) = (room.room_id().as_str(), Duration::from_secs(10));
+            let mut slowest = Duration::ZERO;
+            while !told.is_cancelled() {
+                let content = json!({ "call_id": "ours", "party_id": "R", "version": "1" });
+                let asked = std::time::Instant::now();
+                running.account.send(id, "m.call.candidates", content, Urgency::Call, limit).await.unwrap();
+                slowest = slowest.max(asked.elapsed());
+            }
+            slowest
+        });
+        let telling = async {
+            proxy.let_go("/sync");
+            alice.place_call(rooms[round].room_id(), "theirs").await;
+            told.cancel();
+        };
+        let (slowest, ()) = tokio::join!(futures_util::future::join_all(sending), telling);
+        let slowest = slowest.into_iter().max().unwrap();
+        // The SDK alone waits for 5 s, and nothing comes meanwhile.
+        assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+        let waiting = std::time::Instant::now();
+        running.event(|event| event.content["call_id"] == "theirs").await;
+        assert!(waiting.elapsed() < Duration::from_secs(3), "{:?}", waiting.elapsed());
+    }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_late_room_key_delivers_the_invite_before_what_followed_it() {
     let url = &synapse().await.url;
     let mut recorder = Recorder::new(url, "patient").await;

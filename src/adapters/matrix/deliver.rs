@@ -28,6 +28,7 @@ use tracing::{debug, info};
 
 use super::current::Current;
 use super::event::{Head, is_call_event, is_said, is_wanted};
+use super::follow_ups::FollowUps;
 use super::handled::Handled;
 use super::inbox::{Inbox, Lane, Limits, Taken};
 use super::interest::{Us, interesting};
@@ -73,6 +74,7 @@ pub(super) struct Courier {
     /// Reading every room back is still due, because an earlier life ended before it had handled everything.
     pub(super) unclean: bool,
     pub(super) first: bool,
+    follow_ups: Arc<FollowUps>,
 }
 
 /// What the courier works with.
@@ -86,6 +88,7 @@ pub(super) struct Parts {
     pub(super) us: Us,
     /// When we began to listen.
     pub(super) started: BootTime,
+    pub(super) follow_ups: Arc<FollowUps>,
 }
 
 pub(super) struct Inputs {
@@ -97,7 +100,7 @@ pub(super) struct Inputs {
 impl Courier {
     /// `progress` is the file of what was handled.
     pub(super) async fn new(parts: Parts, progress: PathBuf) -> Self {
-        let Parts { client, clock, board, out, invites, mailbox, us, started } = parts;
+        let Parts { client, clock, board, out, invites, mailbox, us, started, follow_ups } = parts;
         let limits = Limits::default();
         let mut inbox = Inbox::new(limits);
         let (handled, earlier) = Handled::load(progress, limits.lifetime, clock.utc_micros());
@@ -126,6 +129,7 @@ impl Courier {
             batch: 0,
             unclean,
             first: true,
+            follow_ups,
         }
     }
 
@@ -188,6 +192,7 @@ impl Courier {
         while let Ok(update) = updates.try_recv() {
             self.take(update).await?;
         }
+        self.follow_ups.at_rest();
         self.handled.synced(self.batch, done.token);
         // The sync loop may be gone, which is no fault of the events.
         let _ = done.taken.send(());
@@ -196,6 +201,7 @@ impl Courier {
 
     /// One sync response, as one batch or as two: rooms of which more must be read first hold no others up.
     async fn take(&mut self, mut update: RoomUpdates) -> Result<(), Gone> {
+        self.follow_ups.heard();
         let (now, utc) = (self.clock.now(), self.clock.utc_micros() / 1000);
         if !update.invited.is_empty() || self.first {
             self.invites.tell(update.invited.keys());

@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::follow_ups::FollowUps;
+
 /// Requests under way at once.
 const AT_ONCE: usize = 16;
 /// Of these kept free for what calls hang on.
@@ -27,6 +29,8 @@ const MOST_WAITING: usize = 2_048;
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     state: Mutex<State>,
+    /// What is encrypted keeps clear of them.
+    pub(super) follow_ups: Arc<FollowUps>,
 }
 
 #[derive(Debug, Default)]

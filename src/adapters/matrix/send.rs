@@ -44,9 +44,13 @@ pub(super) async fn send(
     limit: Duration,
 ) -> Result<String, SendError> {
     let transaction = TransactionId::new();
-    let sent = persist_in_turn(gate, urgency, room.room_id().as_str(), limit, || {
+    let attempt = || {
         let attempt = room.send_raw(event_type, content.clone()).with_transaction_id(&transaction);
         Box::pin(attempt.into_future())
+    };
+    let encrypted = room.encryption_state().is_encrypted();
+    let sent = persist_in_turn(gate, urgency, room.room_id().as_str(), limit, async || {
+        if encrypted { gate.follow_ups.around(attempt).await } else { attempt().await }
     });
     sent.await.map(|sent| sent.response.event_id.to_string())
 }

@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use super::AccountState;
 use super::deliver::SyncDone;
 use super::error::{BackOff, Fault, fault_of};
+use super::follow_ups::FollowUps;
 
 /// How long the homeserver may hold a request that has nothing to tell.
 const LONG_POLL: Duration = Duration::from_secs(30);
@@ -34,6 +35,7 @@ pub(super) struct SyncLoop {
     pub(super) board: Arc<Board>,
     pub(super) state: watch::Sender<AccountState>,
     pub(super) done: mpsc::Sender<SyncDone>,
+    pub(super) follow_ups: Arc<FollowUps>,
     pub(super) stop: CancellationToken,
 }
 
@@ -65,6 +67,7 @@ impl SyncLoop {
             let poll = if at_once { Duration::ZERO } else { LONG_POLL };
             match Box::pin(self.client.sync_once(settings(poll))).await {
                 Ok(response) => {
+                    self.follow_ups.over();
                     self.publish(|state, now| {
                         state.logged_in = true;
                         state.last_sync_utc_micros = Some(now);
@@ -88,6 +91,7 @@ impl SyncLoop {
                     self.publish(|state, _| state.first_sync_done = true);
                 }
                 Err(error) => {
+                    self.follow_ups.at_rest();
                     let fault = fault_of(&error);
                     Totals::count(&self.board.totals.sync_failures);
                     at_once = true;

@@ -42,6 +42,12 @@ async function eventually(what, probe, timeoutMs = 20_000) {
   }
 }
 
+/** Events that we sent into the call's room and the homeserver has not given back yet. */
+const unreturned = () => {
+  const events = client.getRoom(call.roomId).getLiveTimeline().getEvents();
+  return events.filter((event) => event.status !== null).length;
+};
+
 const plainStats = async () => {
   const report = await call.peerConn.getStats();
   return [...report.values()].map((entry) => JSON.parse(JSON.stringify(entry)));
@@ -182,8 +188,9 @@ window.caller = {
   negotiations: () => negotiations(call.peerConn),
 
   /**
-   * Calls `window.caller[method]` and waits until the change has come through: `offers` more offers of ours are answered and
-   * the connection stands. Wall-clock times of its beginning and end.
+   * Calls `window.caller[method]` and waits until the change has come through: `offers` more offers of ours are answered, the
+   * connection stands, and the homeserver has given back to us all that we sent into the room. Wall-clock times of its
+   * beginning and end.
    */
   async act(method, args, offers = 0) {
     const wanted = negotiations(call.peerConn) + offers;
@@ -194,7 +201,8 @@ window.caller = {
       () =>
         negotiations(call.peerConn) >= wanted &&
         call.peerConn.signalingState === 'stable' &&
-        call.peerConn.connectionState === 'connected',
+        call.peerConn.connectionState === 'connected' &&
+        unreturned() === 0,
     );
     return { from, to: Date.now() };
   },
