@@ -189,6 +189,7 @@ impl SenderClock {
             let bends = stalls.iter().flat_map(|stall| [stall.from_s - rtp_s, stall.to_s - rtp_s]);
             knots.extend(bends.filter(|&at| at > KNOT_APART_S && at < span_s - KNOT_APART_S));
             knots.push(span_s);
+            knots.sort_by(f64::total_cmp);
             knots.dedup_by(|b, a| *b - *a < KNOT_APART_S);
         }
         let points: Vec<_> = knots.into_iter().map(point).collect();

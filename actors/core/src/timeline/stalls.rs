@@ -12,6 +12,10 @@ const LEAST_STALL_S: f64 = 0.006;
 const ABOVE_JITTER: f64 = 3.0;
 /// Delay that comes down again within this time was a queue, seconds.
 const QUEUE_S: f64 = 60.0;
+/// Lost little by little is what is a stall in all within this time, seconds: 500 ppm, more than any two clocks run apart.
+const GRADUAL_S: f64 = 12.0;
+/// Browsers that are late by a growing part of their 10 ms catch up within this time, seconds.
+const SAW_TOOTH_S: f64 = 10.0;
 /// Media times that differ by less are the same, seconds: less than a sample, more than rounding.
 const SAMPLE_S: f64 = 1e-5;
 /// Arrivals that must have been late since.
@@ -30,6 +34,12 @@ pub(super) struct Arrival {
     pub delay_s: f64,
 }
 
+impl Arrival {
+    fn media_s(&self) -> f64 {
+        self.arrival_s - self.delay_s
+    }
+}
+
 /// Between two arrivals, media time went on by `lost_s` more than RTP time says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Stall {
@@ -39,6 +49,8 @@ pub(super) struct Stall {
     pub lost_s: f64,
     /// Whether nothing told that it was not the path.
     pub unwitnessed: bool,
+    /// Lost little by little all along, not at a moment between the two.
+    pub gradual: bool,
 }
 
 /// Time lost until `media_s`, all stalls together.
@@ -55,6 +67,9 @@ pub(super) fn lost(stalls: &[Stall], media_s: f64) -> f64 {
 /// two files.)
 pub(super) fn within(stalls: &[Stall], start_s: f64, end_s: f64) -> Vec<Stall> {
     let inside = stalls.iter().filter_map(|stall| {
+        if stall.gradual {
+            return Some(*stall);
+        }
         if stall.from_s < start_s {
             let to_s = stall.to_s.min(start_s);
             return Some(Stall { from_s: stall.from_s.min(to_s - 1.0), to_s, ..*stall });
@@ -67,16 +82,27 @@ pub(super) fn within(stalls: &[Stall], start_s: f64, end_s: f64) -> Vec<Stall> {
 /// Stalls by least-delay arrivals, in order of arrival. `paths`: arrival → delay of others
 /// from the same sender.
 pub(super) fn find(arrivals: &[Arrival], paths: &[Vec<Point>]) -> Vec<Stall> {
-    let floors: Vec<_> = (0..arrivals.len())
-        .map(|at| {
-            let near =
-                arrivals[at..].iter().take_while(|other| other.arrival_s - arrivals[at].arrival_s <= QUEUE_S);
-            near.map(|other| other.delay_s).fold(f64::INFINITY, f64::min)
-        })
-        .collect();
     let mut steps: Vec<_> =
         arrivals.windows(2).map(|pair| (pair[1].delay_s - pair[0].delay_s).abs()).collect();
     let least_s = LEAST_STALL_S.max(ABOVE_JITTER * median(&mut steps).unwrap_or_default());
+    let mut found = at_once(arrivals, paths, least_s);
+    let rest = |arrival: &Arrival| Arrival {
+        delay_s: arrival.delay_s - lost(&found, arrival.media_s()),
+        ..*arrival
+    };
+    let rest: Vec<_> = arrivals.iter().map(rest).collect();
+    found.extend(gradual(&rest, paths, least_s));
+    if found.len() > MOST_STALLS {
+        found.sort_by(|a, b| b.lost_s.total_cmp(&a.lost_s));
+        found.truncate(MOST_STALLS);
+    }
+    found.sort_by(|a, b| a.from_s.total_cmp(&b.from_s));
+    found
+}
+
+/// Stalls of one moment each, between two arrivals.
+fn at_once(arrivals: &[Arrival], paths: &[Vec<Point>], least_s: f64) -> Vec<Stall> {
+    let floors = floors(arrivals, 0.0);
     let mut found: Vec<Stall> = Vec::new();
     for (at, pair) in arrivals.windows(2).enumerate() {
         let (from_s, to_s) = (pair[0].extent.1, pair[1].extent.0);
@@ -92,22 +118,88 @@ pub(super) fn find(arrivals: &[Arrival], paths: &[Vec<Point>]) -> Vec<Stall> {
             continue;
         }
         let since = arrivals.len() - at - 1;
-        if to_s <= from_s || after <= before || rise < least_s || since < LATE_SINCE {
+        if to_s <= from_s || after <= before || since < LATE_SINCE {
             continue;
         }
-        let longer: Vec<_> = paths.iter().filter_map(|path| became_longer(path, before, after)).collect();
-        let longer_s = longer.iter().copied().fold(f64::INFINITY, f64::min);
-        let lost_s = if longer_s.is_finite() && longer_s >= least_s { rise - longer_s } else { rise };
-        if lost_s >= least_s {
-            found.push(Stall { from_s, to_s, lost_s, unwitnessed: longer.is_empty() });
+        if let Some((lost_s, unwitnessed)) = of_the_sender(rise, paths, before, after, least_s) {
+            found.push(Stall { from_s, to_s, lost_s, unwitnessed, gradual: false });
         }
     }
-    if found.len() > MOST_STALLS {
-        found.sort_by(|a, b| b.lost_s.total_cmp(&a.lost_s));
-        found.truncate(MOST_STALLS);
-        found.sort_by(|a, b| a.from_s.total_cmp(&b.from_s));
+    found
+}
+
+/// Time that was lost by pieces too small to be seen, one after the other: faster than any two clocks run apart.
+fn gradual(arrivals: &[Arrival], paths: &[Vec<Point>], least_s: f64) -> Vec<Stall> {
+    let floors = floors(arrivals, SAW_TOOTH_S);
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(first) = arrivals.get(at) {
+        let near = arrivals[at + 1..].iter().take_while(|to| to.arrival_s - first.arrival_s <= GRADUAL_S);
+        let rises = near.enumerate().map(|(number, to)| (at + 1 + number, to));
+        let change = rises.map(|(to, arrival)| (to, arrival, floors[to] - floors[at]));
+        let Some((to, last, rise)) = change.into_iter().find(|(.., rise)| rise.abs() >= least_s) else {
+            at += 1;
+            continue;
+        };
+        if rise < 0.0 {
+            take_back(&mut found, -rise);
+        } else if floors[to] - floors[to - 1] < least_s
+            && let Some((lost_s, unwitnessed)) =
+                of_the_sender(rise, paths, first.arrival_s, last.arrival_s, least_s)
+            && last.media_s() > first.media_s()
+        {
+            let (from_s, to_s) = (first.media_s(), last.media_s());
+            found.push(Stall { from_s, to_s, lost_s, unwitnessed, gradual: true });
+        }
+        at = to;
     }
     found
+}
+
+/// What came down after all was a queue.
+fn take_back(found: &mut Vec<Stall>, mut fall: f64) {
+    while fall > 0.0
+        && let Some(last) = found.last_mut()
+    {
+        let part = fall.min(last.lost_s);
+        last.lost_s -= part;
+        fall -= part;
+        if last.lost_s <= 0.0 {
+            found.pop();
+        }
+    }
+}
+
+/// The delay that each arrival came down to afterwards, if by then something was no queue. Near the end, where little came
+/// afterwards, at least `whole_s` of what was last counts.
+fn floors(arrivals: &[Arrival], whole_s: f64) -> Vec<f64> {
+    let Some(last) = arrivals.last() else { return Vec::new() };
+    let floor = |arrival: &Arrival| {
+        let from = arrival.arrival_s.min(last.arrival_s - whole_s);
+        let near = arrivals.iter().skip_while(|other| other.arrival_s < from);
+        near.take_while(|other| other.arrival_s - arrival.arrival_s <= QUEUE_S)
+            .map(|other| other.delay_s)
+            .fold(f64::INFINITY, f64::min)
+    };
+    arrivals.iter().map(floor).collect()
+}
+
+/// What of a rise of the least delay the path does not account for, and whether nothing told of the path. `None` if that
+/// is too little.
+fn of_the_sender(
+    rise: f64,
+    paths: &[Vec<Point>],
+    before: f64,
+    after: f64,
+    least_s: f64,
+) -> Option<(f64, bool)> {
+    if rise < least_s {
+        return None;
+    }
+    let longer: Vec<_> = paths.iter().filter_map(|path| became_longer(path, before, after)).collect();
+    let longer_s = longer.iter().copied().fold(f64::INFINITY, f64::min);
+    let lost_s = if longer_s.is_finite() && longer_s >= least_s { rise - longer_s } else { rise };
+    (lost_s >= least_s).then_some((lost_s, longer.is_empty()))
 }
 
 /// By how much a path was longer after a time than before it; `None` if it has nothing to say of one of both.
@@ -149,11 +241,37 @@ mod tests {
 
     #[test]
     fn a_source_that_was_off_is_a_stall_between_its_files() {
-        let off = Stall { from_s: 9.98, to_s: 10.0, lost_s: 4.0, unwitnessed: false };
+        let off = Stall { from_s: 9.98, to_s: 10.0, lost_s: 4.0, unwitnessed: false, gradual: false };
         assert_eq!(within(&[off], 2.0, 10.0), []);
         let before = within(&[off], 10.0, 15.0);
         assert_eq!((lost(&before, 10.0), lost(&before, 15.0)), (4.0, 4.0));
         assert_eq!(within(&[off], 2.0, 12.0), [off]);
+    }
+
+    #[test]
+    fn what_is_lost_little_by_little_is_put_back_little_by_little() {
+        // 2 ms a second from the tenth to the twentieth, between times of rest; the path is as it was.
+        let late: Vec<_> =
+            (0..40).map(|second| 0.02 + 0.002 * f64::from((second - 10).clamp(0, 10))).collect();
+        let found = find(&arrivals(&late), &[path(&[0.03; 40])]);
+        for (second, late) in late.iter().enumerate() {
+            let off = late - 0.02 - lost(&found, second as f64);
+            assert!(off.abs() < 0.006, "{off} at {second}: {found:?}");
+        }
+        assert!(found.iter().all(|stall| stall.gradual && !stall.unwitnessed));
+        // A file that begins in the middle of it has lost what was lost by then.
+        assert_eq!(within(&found, 15.0, 30.0), found);
+    }
+
+    #[test]
+    fn a_saw_tooth_and_clocks_that_run_apart_are_none() {
+        let tooth: Vec<_> = (0..63).map(|second| 0.02 + 0.002 * f64::from(second % 5)).collect();
+        assert_eq!(find(&arrivals(&tooth), &[]), []);
+        let apart: Vec<_> = (0..200).map(|second| 0.02 + 0.0002 * f64::from(second)).collect();
+        assert_eq!(find(&arrivals(&apart), &[]), []);
+        let longer: Vec<_> =
+            (0..40).map(|second| 0.02 + 0.002 * f64::from((second - 10).clamp(0, 10))).collect();
+        assert_eq!(find(&arrivals(&longer), &[path(&longer)]), []);
     }
 
     #[test]
@@ -171,6 +289,13 @@ mod tests {
         // Two minutes of a queue, which empties.
         let late: Vec<_> = (0..250).map(|at| if (60..180).contains(&at) { 0.2 } else { 0.02 }).collect();
         assert_eq!(find(&arrivals(&late), &[]), []);
+        // One that grows, and empties at once or little by little.
+        for emptying in [1, 40] {
+            let filled = |at: i32| (at - 60).clamp(0, 90).min((180 - at) * 90 / emptying).max(0);
+            let late: Vec<_> = (0..300).map(|at| 0.02 + 0.001 * f64::from(filled(at))).collect();
+            let left: f64 = find(&arrivals(&late), &[]).iter().map(|stall| stall.lost_s).sum();
+            assert!(left < 0.01, "{left} s of a queue that empties in {emptying} s");
+        }
     }
 
     #[test]
