@@ -224,7 +224,7 @@ window.caller = {
   /** JSON lines of everything that calls sent since the last call of this. */
   async truth() {
     const lines = [];
-    for (const { callId: call_id, peerConn } of calls.length ? calls : [{ callId: null }]) {
+    for (const { callId: call_id, peerConn } of calls.length ? calls : [{ callId: oldCall?.about.call_id ?? null }]) {
       const taken = await takeTruth(peerConn ?? connections.at(-1));
       for (const frame of taken) lines.push(JSON.stringify({ call_id, user_id: client.getUserId(), ...frame }));
     }
