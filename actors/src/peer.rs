@@ -161,8 +161,9 @@ impl PeerActor {
         let held = self.look_for_hold(&facts, &wanted);
         self.tell_causes(&next, &facts, held);
         // At the end everything goes off, and the end says so. A client that hangs up closes its connection before its word
-        // has come.
-        let over = matches!(facts.state, ConnectionState::Closed | ConnectionState::Failed);
+        // has come. Streams may have ended since the facts above were read.
+        let state = shared.connection.borrow().state;
+        let over = matches!(state, ConnectionState::Closed | ConnectionState::Failed);
         if !wanted.stop && !over {
             self.tell_levels(&next, &facts, &wanted, held);
         }

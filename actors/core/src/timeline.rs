@@ -186,7 +186,11 @@ impl SenderClock {
         };
         let mut knots = vec![0.0];
         if span_s > 0.0 {
-            let bends = stalls.iter().flat_map(|stall| [stall.from_s - rtp_s, stall.to_s - rtp_s]);
+            let bends = stalls.iter().flat_map(|stall| {
+                // Both ends stay, however close they are.
+                let to_s = stall.to_s.max(stall.from_s + 1.5 * KNOT_APART_S);
+                [stall.from_s - rtp_s, to_s - rtp_s]
+            });
             knots.extend(bends.filter(|&at| at > KNOT_APART_S && at < span_s - KNOT_APART_S));
             knots.push(span_s);
             knots.sort_by(f64::total_cmp);

@@ -82,6 +82,29 @@ fn samples_that_a_sender_loses_all_the_time_by_small_pieces_move_nothing_either(
 }
 
 #[test]
+fn samples_that_are_lost_between_two_packets_bend_the_map_there() {
+    // Sound goes on a sample after the last packet.
+    let (from, lost) = (1.0, 0.24 - 1.0 / 48_000.0);
+    let mut call = Call::new(PLAIN);
+    for tick in 0..500 {
+        let at = f64::from(tick) * 0.02;
+        if at <= from {
+            call.sound(at, call.rtp(48_000, at));
+        } else if at > from + lost {
+            call.sound(at, call.rtp(48_000, at - lost));
+        }
+        if tick % 50 == 40 {
+            call.picture(VIDEO, at, call.rtp(90_000, at));
+            call.report(VIDEO, 90_000, at);
+        }
+    }
+    let sound = call.estimate(AUDIO, 48_000, 0.0, 9.9 - lost);
+    for (at, lost) in [(0.5, 0.0), (1.0, 0.0), (2.0, lost), (9.0, lost)] {
+        assert!((session_s(&sound, at - lost) - at).abs() < 5e-3, "{at}: {sound:?}");
+    }
+}
+
+#[test]
 fn a_lone_late_report_moves_neither_pictures_nor_its_own_sound() {
     // The wall clock was read so long after the sample: about as long as a packet of sound, and longer.
     for late in [0.015, 0.025, 0.07] {

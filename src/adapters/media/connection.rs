@@ -418,9 +418,11 @@ impl Connection {
         }
         self.facts.set_state(state);
         self.facts.set_reason(reason);
+        self.over = true;
+        // Who sees that a stream has ended can see why: else it would be taken for one that was switched off.
+        self.facts.publish(&self.offer.lines, &self.accepted, &self.intake);
         self.intake.end_all();
         self.waiting.clear();
-        self.over = true;
         self.facts.publish(&self.offer.lines, &self.accepted, &self.intake);
     }
 

@@ -74,3 +74,23 @@ fn streams_beyond_those_a_connection_may_have_are_refused_and_the_others_go_on()
         of_last(call) == 2
     }));
 }
+
+#[test]
+fn who_sees_a_stream_end_with_its_connection_can_see_why() {
+    for _ in 0..20 {
+        let mut call = Call::connect(&[MediaKind::Audio]);
+        assert!(call.until(LONG, |call| {
+            call.caller.send(0);
+            call.ring(0).is_some()
+        }));
+        let (ring, facts) = (call.ring(0).expect("a ring"), call.facts.clone());
+        let watching = std::thread::spawn(move || {
+            while !ring.has_ended() {
+                std::hint::spin_loop();
+            }
+            facts.borrow().state
+        });
+        call.plane.close(CALL);
+        assert_eq!(watching.join().expect("no panic"), ConnectionState::Closed);
+    }
+}
