@@ -29,6 +29,9 @@ export const ACTIONS = {
   restartIce: ['restartIce', []],
 };
 
+/** What a pump, which looks every 50 ms, may not have read yet when it panics; its successor begins with a key frame. */
+const UNREAD_MS = 100;
+
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class Course {
@@ -159,7 +162,7 @@ export class Course {
     });
     if (point !== 'pump') return;
     await until(`the next file of the ${source}`, async () => (await this.#fileOf(source)) !== file);
-    this.cuts.push({ source, from, to: Date.now() });
+    this.cuts.push({ source, from: from - UNREAD_MS, to: Date.now() });
   }
 
   /** Name of the file that a source is written to. */
