@@ -16,7 +16,7 @@ const times = (short, many) => (long ? many : short);
 /** Calls at the same time; each may have a request to the homeserver under way. */
 const AT_ONCE = 5;
 const MEBIBYTE = 1 << 20;
-const small = { width: 320, height: 180, framesPerSecond: 15 };
+const small = { width: 320, height: 180, framesPerSecond: 10 };
 
 /** Does the first and the second in turns, `count` of each. */
 const turns = (first, second, short, many, ms) => async (course) => {

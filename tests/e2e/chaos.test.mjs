@@ -20,7 +20,7 @@ describe('chaos', () => {
   after(() => leave());
 
   async function course(name, number) {
-    const caller = await world.caller(name, { media: { width: 320, height: 180, framesPerSecond: 15 } });
+    const caller = await world.caller(name, { media: { width: 320, height: 180, framesPerSecond: 10 } });
     const course = await Course.begin(world, caller, { encrypted: number === 1 });
     const chaos = new Chaos(course, random(seed + number), { panics: number === 2 });
     await chaos.run(LASTS_MS);
