@@ -3,6 +3,7 @@
 //! The callers run in a process of their own, so that the processor time of the recording side can be read by
 //! itself. The two talk in JSON lines over the child's standard input and output ([`wire`]).
 
+mod answers;
 pub mod child;
 pub mod command;
 pub mod compare;

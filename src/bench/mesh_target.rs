@@ -1,8 +1,7 @@
 //! One full-mesh call with many participants through the same tree, our tile shown to each of them. The homeserver is
 //! left out: state and to-device events are handed to the supervisor, and what would go out is taken here.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -11,17 +10,16 @@ use recorder_actors::ports::{RemoteCandidate, RoomPowers, Rooms, SignallingError
 use recorder_actors::supervisor::{Deliver, Delivery, DeviceDelivery};
 use recorder_core::mesh::{CALL_EVENT, MEMBER_EVENT, MOST_DEVICES};
 use serde_json::{Value, json};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
+use super::answers::{ANSWER_LIMIT, Answers, invite};
 use super::nowhere::Nowhere;
-use super::recording_target::{ANSWER_LIMIT, CALLER, RecordingTarget, candidates, lock};
+use super::recording_target::{CALLER, RecordingTarget, candidates};
 use super::{BenchError, BenchTarget, Sample, TargetSummary};
 
 /// Everybody has one device, whose session is this.
 const DEVICE: &str = "D";
 const SESSION: &str = "s";
-
-type Answers = Mutex<HashMap<String, oneshot::Sender<Result<String, String>>>>;
 
 /// Takes what we send into rooms and to devices.
 #[derive(Default)]
@@ -39,17 +37,8 @@ impl Meeting {
     }
 
     fn took_signal(&self, event_type: &str, content: &Value) {
-        let answered = match event_type {
-            "m.call.answer" => {
-                Ok(content.pointer("/answer/sdp").and_then(Value::as_str).unwrap_or_default().to_owned())
-            }
-            "m.call.reject" | "m.call.hangup" => Err(event_type.to_owned()),
-            _ => return,
-        };
         let call_id = content.get("call_id").and_then(Value::as_str).unwrap_or_default();
-        if let Some(waiting) = lock(&self.answers).remove(call_id) {
-            let _ = waiting.send(answered);
-        }
+        self.answers.take(call_id, event_type, content);
     }
 }
 
@@ -247,16 +236,9 @@ impl BenchTarget for Arc<MeshTarget> {
         let target = Arc::clone(self);
         async move {
             let (round, session) = target.join(call).await?;
-            let (waiting, answer) = oneshot::channel();
-            lock(&target.meeting.answers).insert(call_id(call), waiting);
-            let invite = json!({"offer": {"type": "offer", "sdp": offer}, "lifetime": 60_000});
-            target.signal(call, &round, &session, "m.call.invite", invite).await;
-            let failed = |reason: String| BenchError::CallFailed { call, reason };
-            match tokio::time::timeout(ANSWER_LIMIT, answer).await {
-                Ok(Ok(Ok(sdp))) => Ok(sdp),
-                Ok(Ok(Err(refusal))) => Err(failed(refusal)),
-                Ok(Err(_)) | Err(_) => Err(failed("no answer came".to_owned())),
-            }
+            let answer = target.meeting.answers.expect(call_id(call));
+            target.signal(call, &round, &session, "m.call.invite", invite(&offer)).await;
+            answer.sdp(call).await
         }
         .boxed()
     }

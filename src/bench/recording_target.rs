@@ -20,8 +20,8 @@ use recorder_core::call::{Announcement, CallDesk, DeskSettings, RoomEvent};
 use recorder_core::manifest::Manifest;
 use recorder_core::time::BootTime;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
+use super::answers::{Answers, invite};
 use super::nowhere::Nowhere;
 use super::{BenchError, BenchTarget, Sample, TargetSummary, Usage};
 use crate::adapters::disk;
@@ -32,16 +32,12 @@ use crate::recording::RecordingPath;
 pub(super) const CALLER: &str = "@caller:bench";
 const RECORDER: &str = "@recorder:bench";
 const DEVICE: &str = "BENCH";
-/// How long an answer may take.
-pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How long files may take to be final.
 const FINISH_LIMIT: Duration = Duration::from_secs(120);
 
-type Answers = Arc<Mutex<HashMap<String, oneshot::Sender<Result<String, String>>>>>;
-
 /// Takes what would go to a homeserver.
 struct Loopback {
-    answers: Answers,
+    answers: Arc<Answers>,
 }
 
 impl Signalling for Loopback {
@@ -53,18 +49,7 @@ impl Signalling for Loopback {
         _: Urgency,
         _: Duration,
     ) -> BoxFuture<'static, Result<(), SignallingError>> {
-        let said = match event_type.as_str() {
-            "m.call.answer" => {
-                let sdp = content.pointer("/answer/sdp").and_then(Value::as_str).unwrap_or_default();
-                Some(Ok(sdp.to_owned()))
-            }
-            "m.call.reject" | "m.call.hangup" => Some(Err(event_type)),
-            _ => None,
-        };
-        let waiting = said.and_then(|said| Some((lock(&self.answers).remove(&room)?, said)));
-        if let Some((waiting, said)) = waiting {
-            let _ = waiting.send(said);
-        }
+        self.answers.take(&room, &event_type, &content);
         async { Ok(()) }.boxed()
     }
 
@@ -103,7 +88,7 @@ impl LiveCalls for Forgotten {
     }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -113,7 +98,7 @@ pub struct RecordingTarget {
     directory: PathBuf,
     shared: Arc<SupervisorShared>,
     slot: Arc<Slot<SupervisorActor>>,
-    answers: Answers,
+    answers: Arc<Answers>,
     running: Mutex<Vec<usize>>,
     told: Mutex<HashSet<PathBuf>>,
 }
@@ -132,7 +117,7 @@ impl RecordingTarget {
         };
         let path = RecordingPath::start(directory, 0, media, Board::new(), folder, LeftOver::default())
             .map_err(|error| target(&error))?;
-        let answers = Answers::default();
+        let answers = Arc::<Answers>::default();
         let world = Arc::new(World {
             settings: TreeSettings {
                 user: RECORDER.to_owned(),
@@ -281,19 +266,12 @@ impl BenchTarget for Arc<RecordingTarget> {
     }
 
     fn answer(&self, call: usize, offer: String) -> BoxFuture<'static, Result<String, BenchError>> {
-        let (waiting, answer) = oneshot::channel();
-        lock(&self.answers).insert(room(call), waiting);
+        let answer = self.answers.expect(room(call));
         lock(&self.running).push(call);
-        let invite = json!({"offer": {"type": "offer", "sdp": offer}, "lifetime": 60_000});
-        let delivered = self.tell(call, "m.call.invite", invite);
+        let delivered = self.tell(call, "m.call.invite", invite(&offer));
         async move {
             delivered.await;
-            let failed = |reason: String| BenchError::CallFailed { call, reason };
-            match tokio::time::timeout(ANSWER_LIMIT, answer).await {
-                Ok(Ok(Ok(sdp))) => Ok(sdp),
-                Ok(Ok(Err(refusal))) => Err(failed(refusal)),
-                Ok(Err(_)) | Err(_) => Err(failed("no answer came".to_owned())),
-            }
+            answer.sdp(call).await
         }
         .boxed()
     }
