@@ -68,12 +68,15 @@ impl CallActor {
             }
         }
         self.watch_legs(context);
-        for (leg, level) in levels(&shared) {
-            visit(Point::CallStep, self.slot.path());
-            self.step(None, |machine, now| machine.connection(leg, level, now));
-        }
         visit(Point::CallStep, self.slot.path());
-        self.step(None, |machine, now| machine.tick(now));
+        // In one step: each copies the machine, which in a mesh knows of every leg.
+        let levels = levels(&shared);
+        self.step(None, |machine, now| {
+            let told = levels.into_iter().flat_map(|(leg, level)| machine.connection(leg, level, now));
+            let mut effects: Vec<_> = told.collect();
+            effects.extend(machine.tick(now));
+            effects
+        });
         visit(Point::CallStep, self.slot.path());
         self.keep_announced();
         visit(Point::CallStep, self.slot.path());
