@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use matrix_sdk::Room;
 use matrix_sdk::ruma::TransactionId;
+use matrix_sdk::{EncryptionState, Room};
 use recorder_actors::ports::Urgency;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -48,11 +48,19 @@ pub(super) async fn send(
         let attempt = room.send_raw(event_type, content.clone()).with_transaction_id(&transaction);
         Box::pin(attempt.into_future())
     };
-    let encrypted = room.encryption_state().is_encrypted();
     let sent = persist_in_turn(gate, urgency, room.room_id().as_str(), limit, async || {
-        if encrypted { gate.follow_ups.around(attempt).await } else { attempt().await }
+        if may_be_encrypted(&room.encryption_state()) {
+            gate.follow_ups.around(attempt).await
+        } else {
+            attempt().await
+        }
     });
     sent.await.map(|sent| sent.response.event_id.to_string())
+}
+
+/// Of a room that we have just joined, and greet, no sync has told yet.
+fn may_be_encrypted(state: &EncryptionState) -> bool {
+    !matches!(state, EncryptionState::NotEncrypted)
 }
 
 /// As [`persist`], for requests that count against the account's message limit: each when its turn comes.
@@ -153,6 +161,13 @@ pub(super) fn notice(plain: &str, html: &str, mentions: &[&str]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_room_of_which_nothing_is_known_yet_is_taken_for_encrypted() {
+        assert!(may_be_encrypted(&EncryptionState::Unknown));
+        assert!(may_be_encrypted(&EncryptionState::Encrypted));
+        assert!(!may_be_encrypted(&EncryptionState::NotEncrypted));
+    }
 
     #[test]
     fn a_notice_names_whom_it_mentions() {
