@@ -35,10 +35,13 @@ const UNREAD_MS = 100;
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class Course {
-  /** Calls the recorder; `media` as for placeCall; `prediction` of what the call begins with. */
-  static async begin(world, caller, { media = {}, starts = {}, encrypted = false, room } = {}) {
+  /**
+   * Calls the recorder; `media` as for placeCall; `starts`: what the call begins with, as for Prediction; `path`: its media
+   * goes that way (of udp_path.mjs).
+   */
+  static async begin(world, caller, { media = {}, starts = {}, encrypted = false, room, path: way } = {}) {
     const course = new Course();
-    Object.assign(course, { world, caller, log: [], restarts: new Map(), cuts: [] });
+    Object.assign(course, { world, caller, way, log: [], restarts: new Map(), cuts: [] });
     course.prediction = new Prediction(starts);
     course.room = room ?? (await caller.roomWith(world.recorderId, { encrypted }));
     course.callId = (await caller.call(course.room, media)).callId;
@@ -73,14 +76,14 @@ export class Course {
     for (const name of names) await this.step(name, ms);
   }
 
-  /** The caller's `path` (of udp_path.mjs) is gone for `ms`; waits until media flows again. */
-  async networkGone(path, ms) {
-    const { caller } = this;
+  /** The caller's path is gone for `ms`; waits until media flows again. */
+  async networkGone(ms) {
+    const { caller, way } = this;
     const from = Date.now();
     const before = await caller.do('negotiations');
-    path.gone = true;
+    way.gone = true;
     await wait(ms);
-    path.gone = false;
+    way.gone = false;
     const answered = await until(
       'the call to be connected again',
       async () => {
@@ -105,14 +108,14 @@ export class Course {
     const log = path.join(world.directory, `truth-${caller.user.userId.slice(1, 4)}-${Date.now()}.jsonl`);
     const { directory, manifest, finalMs } = await world.hangUp(caller, callId, log);
     await until('the call to be off the tree', async () => (await this.actors()).size === 0);
-    const truth = await readTruth(log);
+    const { unsent, ...truth } = await this.#sent(log);
     const verdict = await judgeSession(directory, truth, { content: false });
     assert.deepEqual(verdict.problems, [], JSON.stringify(verdict.streams, null, 1));
     assert.deepEqual(told(manifest), this.prediction.tell());
     assert.equal(manifest.end_reason, 'hangup');
     this.#judgeActors(after);
     const judgement = new Judgement(this, { manifest, verdict, directory });
-    const figures = { actions: this.log.length, finalMs };
+    const figures = { actions: this.log.length, finalMs, unsent };
     const tracks = manifest.participants[0].tracks;
     figures.segments = Object.fromEntries(tracks.map(({ source, segments }) => [source, segments.length]));
     figures.frames = verdict.streams.reduce((sum, { frames }) => sum + frames, 0);
@@ -122,6 +125,16 @@ export class Course {
     Object.assign(figures, judgement.gaps(), judgement.times(), judgement.clock({ sound }));
     if (content) Object.assign(figures, await judgement.seconds({ sound }));
     return { directory, manifest, verdict, figures };
+  }
+
+  /**
+   * What was sent, by the sender's log and, if its path was watched, by what went that way: a browser throws away what still
+   * waits to be sent when a source is switched off. A file with a frame that did not go that way is still wrong.
+   */
+  async #sent(log) {
+    const { voices, frames } = await readTruth(log);
+    const left = this.way ? frames.filter(await this.way.sent()) : frames;
+    return { voices, frames: left, unsent: frames.length - left.length };
   }
 
   /** Who was not concerned is the very same actor as before; who panicked was started again, once for each panic. */

@@ -6,9 +6,8 @@ import { after, before, describe, test } from 'node:test';
 
 import { Course } from './actions.mjs';
 import { seconds } from './expect.mjs';
-import { freePort, leave, until } from './processes.mjs';
+import { leave, until } from './processes.mjs';
 import { assertNothingOpen, assertSameSockets, flat, holdings } from './remains.mjs';
-import { UdpPath } from './udp_path.mjs';
 import { World } from './world.mjs';
 
 const long = process.env.CHANGES === 'long';
@@ -93,11 +92,10 @@ const proofs = [
     name: 'kim',
     sentence: 'a network that goes away and comes back is a gap in files that go on',
     async prepare(caller, world) {
-      this.path = await UdpPath.start(world.rtcPort);
-      await caller.do('redirect', { from: world.rtcPort, to: this.path.port });
+      this.path = await world.pathOf(caller);
     },
     async run(course) {
-      const took = await course.networkGone(this.path, 12_000);
+      const took = await course.networkGone(12_000);
       console.log(`  connected again after ${took} ms, ${this.path.dropped} datagrams were lost`);
       await seconds(3);
     },
@@ -128,9 +126,7 @@ describe('a change touches one child', () => {
   let rooms;
 
   before(async () => {
-    const rtcPort = await freePort();
-    world = await World.start({ changes: { rtc: { udp_port: rtcPort, bind: '127.0.0.1', include_loopback: true } } });
-    world.rtcPort = rtcPort;
+    world = await World.start({ paths: true });
     // A room that the recorder is in is kept, call or not: all are there before the heap is looked at.
     const names = [...proofs, firefox].map(({ name }) => name);
     rooms = new Map(await Promise.all(names.map(async (name) => [name, await roomOf(name)])));
@@ -164,7 +160,7 @@ describe('a change touches one child', () => {
     const { name, sentence, media, starts, browser, judge } = proof;
     const caller = await world.caller(name, { media: small, browser });
     await proof.prepare?.(caller, world);
-    const course = await Course.begin(world, caller, { media, starts, room: rooms.get(name) });
+    const course = await Course.begin(world, caller, { media, starts, room: rooms.get(name), path: proof.path });
     await seconds(1.5);
     await proof.run(course);
     await seconds(1);

@@ -15,13 +15,14 @@ describe('chaos', () => {
   let world;
 
   before(async () => {
-    world = await World.start();
+    world = await World.start({ paths: true });
   });
   after(() => leave());
 
   async function course(name, number) {
     const caller = await world.caller(name, { media: { width: 320, height: 180, framesPerSecond: 10 } });
-    const course = await Course.begin(world, caller, { encrypted: number === 1 });
+    const path = await world.pathOf(caller);
+    const course = await Course.begin(world, caller, { encrypted: number === 1, path });
     const chaos = new Chaos(course, random(seed + number), { panics: number === 2 });
     await chaos.run(LASTS_MS);
     const { figures } = await course.end();

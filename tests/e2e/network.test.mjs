@@ -4,18 +4,14 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 
 import { assertRight, seconds, segmentsOf } from './expect.mjs';
-import { freePort, leave, until } from './processes.mjs';
-import { UdpPath } from './udp_path.mjs';
+import { leave, until } from './processes.mjs';
 import { World } from './world.mjs';
 
 describe('the way to the recorder', () => {
   let world;
 
   before(async () => {
-    const rtcPort = await freePort();
-    const rtc = { udp_port: rtcPort, bind: '127.0.0.1', include_loopback: true };
-    world = await World.start({ proxied: true, turn: true, changes: { rtc } });
-    world.rtcPort = rtcPort;
+    world = await World.start({ proxied: true, turn: true, paths: true });
   });
   beforeEach(() => world.recorder.ensure());
   after(() => leave());
@@ -89,8 +85,7 @@ describe('the way to the recorder', () => {
   ]) {
     test(`what a path loses is sent again by ${browser}, sound and pictures, and is in the files`, async () => {
       const caller = await world.caller(name, { browser });
-      const path = await UdpPath.start(world.rtcPort);
-      await caller.do('redirect', { from: world.rtcPort, to: path.port });
+      const path = await world.pathOf(caller);
       const room = await caller.roomWith(world.recorderId);
       // From the first datagram on: also of the handshake some are lost.
       path.loss = 0.05;

@@ -1,54 +1,55 @@
 // The path between one caller and the recorder: a relay of datagrams that can go silent, as a network that is away, and lose
-// some of them.
+// some of them, and that knows which frames went by.
 
-import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
 
-import { random } from './chaos.mjs';
 import { onExit } from './processes.mjs';
 
-const HOST = '127.0.0.1';
-
-const bound = async () => {
-  const socket = createSocket({ type: 'udp4', recvBufferSize: 1 << 20, sendBufferSize: 1 << 20 });
-  await new Promise((resolve) => socket.bind(0, HOST, resolve));
-  return socket;
-};
+/** Places in the memory that is shared with the relay. */
+const at = { GONE: 0, LOSS: 1, DROPPED: 2 };
+/** `LOSS` is in parts of a million. */
+const MILLION = 1_000_000;
 
 export class UdpPath {
   /** To `target`, the recorder's port. Callers are told to use `port` in its place. */
   static async start(target, { seed = 1 } = {}) {
     const path = new UdpPath();
-    /** Nothing passes while set, in either direction. */
-    path.gone = false;
-    /** The share of datagrams that is lost, in either direction. */
-    path.loss = 0;
-    path.dropped = 0;
-    const next = random(seed);
-    const loses = () => path.gone || (path.loss > 0 && next() < path.loss);
-    path.near = await bound();
-    path.port = path.near.address().port;
-    // Who is behind which socket of ours: the recorder tells callers apart by their address.
-    const far = new Map();
-    path.near.on('message', async (bytes, { port }) => {
-      if (loses()) return void (path.dropped += 1);
-      if (!far.has(port)) {
-        const opening = bound();
-        far.set(port, opening);
-        const socket = await opening;
-        path.sockets.push(socket);
-        socket.on('message', (answer) => {
-          if (loses()) path.dropped += 1;
-          else path.near.send(answer, port, HOST);
-        });
-      }
-      (await far.get(port)).send(bytes, target, HOST);
+    path.shared = new Int32Array(new SharedArrayBuffer(12));
+    // A thread of its own: what is judged meanwhile must not hold media back.
+    path.worker = new Worker(new URL('udp_relay.mjs', import.meta.url), {
+      workerData: { target, seed, shared: path.shared, at, million: MILLION },
     });
-    path.sockets = [path.near];
     onExit(() => path.stop());
+    [path.port] = await once(path.worker, 'message');
     return path;
   }
 
+  /** Nothing passes while set, in either direction. */
+  set gone(gone) {
+    Atomics.store(this.shared, at.GONE, gone ? 1 : 0);
+  }
+
+  /** The share of datagrams that is lost, in either direction. */
+  set loss(share) {
+    Atomics.store(this.shared, at.LOSS, Math.round(share * MILLION));
+  }
+
+  get dropped() {
+    return Atomics.load(this.shared, at.DROPPED);
+  }
+
+  /** Whether the whole of a frame of the sender's log came from the caller, lost here or not: a function. */
+  async sent() {
+    this.worker.postMessage('sent');
+    const [sent] = await once(this.worker, 'message');
+    return ({ ssrc, rtp, kind }) => {
+      const ended = sent.get(ssrc)?.get(rtp);
+      return kind === 'video' ? ended === true : ended !== undefined;
+    };
+  }
+
   async stop() {
-    for (const socket of this.sockets.splice(0)) socket.close();
+    await this.worker.terminate();
   }
 }

@@ -9,16 +9,17 @@ import { readTruth } from '../oracle/truth.mjs';
 import { launch } from './browsers.mjs';
 import { Caller } from './caller.mjs';
 import { bundle, serve } from './pages.mjs';
-import { onExit, until } from './processes.mjs';
+import { freePort, onExit, until } from './processes.mjs';
 import { Proxy } from './proxy.mjs';
 import { Recorder } from './recorder.mjs';
 import { Synapse } from './synapse.mjs';
 import { startTurn } from './turn.mjs';
+import { UdpPath } from './udp_path.mjs';
 
 export class World {
   /**
    * options: `turn` start a TURN server, `proxied` put a proxy before the homeserver, `changes` to the recorder's settings,
-   * `recorder: false` for none, `directory` to work in one that stays, `log(text)` for progress.
+   * `paths` for `pathOf`, `recorder: false` for none, `directory` to work in one that stays, `log(text)` for progress.
    */
   static async start(options = {}) {
     const world = new World();
@@ -43,12 +44,15 @@ export class World {
     if (options.recorder !== false) {
       if (options.proxied) world.proxy = await Proxy.start(world.homeserver);
       log('starting the recorder');
+      // A path has to know where it leads.
+      if (options.paths) world.rtcPort = await freePort();
+      const rtc = world.rtcPort && { udp_port: world.rtcPort, bind: '127.0.0.1', include_loopback: true };
       world.recorder = await Recorder.prepare(path.join(world.directory, 'recorder'), {
         homeserver: world.proxy?.url ?? world.homeserver,
         user: world.account,
         allow: friends.map((name) => `@${name}:localhost`),
         passphrase: options.passphrase,
-        changes: options.changes,
+        changes: { ...(rtc && { rtc }), ...options.changes },
       });
       await world.recorder.start();
     }
@@ -79,6 +83,13 @@ export class World {
     this.callers.push(caller);
     await caller.note(this.truthFile, { meta: 'voice', user_id: user.userId, ...voice });
     return caller;
+  }
+
+  /** From now on all media of `caller` goes by way of the path that is returned; `options` as for UdpPath. */
+  async pathOf(caller, options) {
+    const way = await UdpPath.start(this.rtcPort, options);
+    await caller.do('redirect', { from: this.rtcPort, to: way.port });
+    return way;
   }
 
   get recorderId() {

@@ -235,7 +235,7 @@ const broken = [
     (s) => {
       segment(s, 'camera').end_s += 0.5;
     },
-    /the clock map says/,
+    /the clock map has the last frame/,
   ],
   [
     'a start that is not on the clock map is found',

@@ -76,9 +76,9 @@ async function judgeFile(directory, track, segment, repaired, options) {
   const clock = clockProblems(segment);
   problems.push(...clock);
   if (clock.length === 0) {
-    const end = sessionTime(segment.clock_map, span);
-    if (Math.abs(segment.end_s - end) > 0.3)
-      problems.push(`end_s ${segment.end_s}, the clock map says ${end}`);
+    const [last, end] = [span, length].map((at) => sessionTime(segment.clock_map, at));
+    if (Math.max(last - segment.end_s, segment.end_s - end) > 0.2)
+      problems.push(`end_s ${segment.end_s}, the clock map has the last frame from ${last} to ${end}`);
   }
   if (clock.length === 0) problems.push(...gapProblems(said.packets, track.kind, segment));
   problems.push(...ledgerProblems(segment.ledger, options));
