@@ -22,7 +22,8 @@ describe('chaos', () => {
 
   async function course(name, number) {
     const caller = await world.caller(name, { media: { width: 320, height: 180, framesPerSecond: 10 } });
-    // In so many shares some end while a picture waits to be sent. The watch costs the browsers time, of which two cores have little.
+    // In so many shares some end while a picture waits to be sent. The watch takes time from the browsers, of which two cores
+    // have little.
     const path = long ? await world.pathOf(caller) : undefined;
     const course = await Course.begin(world, caller, { encrypted: number === 1, path });
     const chaos = new Chaos(course, random(seed + number), { panics: number === 2 });

@@ -1,5 +1,5 @@
-// The thread of a path (udp_path.mjs). Tells its port, and when asked what was sent: SSRC -> RTP time -> whether a packet with the
-// marker was among it, which is a picture's last.
+// The thread of a path (udp_path.mjs). Tells its port, and when asked what was sent: SSRC -> RTP time -> whether a packet
+// with the marker was among it, which is a picture's last.
 
 import { createSocket } from 'node:dgram';
 import { parentPort, workerData } from 'node:worker_threads';

@@ -46,7 +46,7 @@ export class World {
       log('starting the recorder');
       // A path has to know where it leads.
       if (options.paths) world.rtcPort = await freePort();
-      const rtc = world.rtcPort && { udp_port: world.rtcPort, bind: '127.0.0.1', include_loopback: true };
+      const rtc = options.paths && { udp_port: world.rtcPort };
       world.recorder = await Recorder.prepare(path.join(world.directory, 'recorder'), {
         homeserver: world.proxy?.url ?? world.homeserver,
         user: world.account,
@@ -85,9 +85,9 @@ export class World {
     return caller;
   }
 
-  /** From now on all media of `caller` goes by way of the path that is returned; `options` as for UdpPath. */
-  async pathOf(caller, options) {
-    const way = await UdpPath.start(this.rtcPort, options);
+  /** From now on all media of `caller` goes by way of the path that is returned. */
+  async pathOf(caller) {
+    const way = await UdpPath.start(this.rtcPort);
     await caller.do('redirect', { from: this.rtcPort, to: way.port });
     return way;
   }
