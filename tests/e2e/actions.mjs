@@ -115,11 +115,12 @@ export class Course {
     assert.equal(manifest.end_reason, 'hangup');
     this.#judgeActors(after);
     const judgement = new Judgement(this, { manifest, verdict, directory });
-    const figures = { actions: this.log.length, finalMs, unsent };
+    const figures = { actions: this.log.length, finalMs };
     const tracks = manifest.participants[0].tracks;
     figures.segments = Object.fromEntries(tracks.map(({ source, segments }) => [source, segments.length]));
     figures.frames = verdict.streams.reduce((sum, { frames }) => sum + frames, 0);
     Object.assign(figures, judgement.losses(), judgement.resumes());
+    figures.unsent += unsent;
     figures.worstFrameMs = Math.max(...verdict.streams.map(({ worst_ms }) => worst_ms));
     judgement.holes();
     Object.assign(figures, judgement.gaps(), judgement.times(), judgement.clock({ sound }));

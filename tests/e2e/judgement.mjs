@@ -23,15 +23,28 @@ const LEAST_SECONDS = 3;
 const SECOND_TOLD_MS = 300;
 /** By then the recorder too knows of what the homeserver has given back to the client that said it. */
 const HEARD_MS = 2000;
+/** A browser throws away what still waits to be sent when a picture's source is switched off: no more than this of it, ms. */
+const UNSENT_MS = 300;
 /** Around an outage: what is on its way when it begins, and until the sender has noticed its end. */
 const AROUND_OUTAGE_MS = 1000;
 
+/** By which action a source of pictures is switched off. */
+const ENDS = {
+  cameraOff: ['camera'],
+  camera: ['camera'],
+  otherCamera: ['camera'],
+  screenOff: ['screen'],
+};
+
 export const epochMs = (epoch) => Date.parse(epoch.replace(/(\.\d{3})\d*/, '$1'));
 
-/** What was done in a call: `log` of actions {name, back, from, to}, `outage` {from, to}, `cuts` {source, from, to} by faults. */
+/**
+ * What was done in a call: `log` of actions {name, back, from, to}, `outage` {from, to}, `cuts` {source, from, to} by faults; `way`
+ * if the oracle was told what left the browser.
+ */
 export class Judgement {
-  constructor({ log, outage, cuts }, { manifest, verdict, directory }) {
-    Object.assign(this, { log, outage, cuts, manifest, verdict, directory });
+  constructor({ log, outage, cuts, way }, { manifest, verdict, directory }) {
+    Object.assign(this, { log, outage, cuts, way, manifest, verdict, directory });
     this.epoch = epochMs(manifest.epoch);
     this.captured = new Map([...verdict.used.keys()].map((stream) => [stream, captureTimes(stream)]));
   }
@@ -39,17 +52,40 @@ export class Judgement {
   /** Every frame that was sent is there, unless the network was away or a fault had cut its track. */
   losses() {
     let missing = 0;
+    let unsent = 0;
     for (const [stream, files] of this.verdict.used) {
       const { source } = files[0].track;
       const { inside } = missingOf(stream, files.map(({ layer }) => layer));
-      const unexcused = inside.filter((at) => !this.#isExcused(source, stream.frames[at].at));
+      const waited = this.#waited(stream, files);
+      const sent = inside.filter((at) => !waited.has(at));
+      const unexcused = sent.filter((at) => !this.#isExcused(source, stream.frames[at].at));
       assert.deepEqual(unexcused, [], `frames of the ${source} are missing: ${unexcused} of ${stream.frames.length}`);
-      missing += inside.length;
+      missing += sent.length;
+      unsent += inside.length - sent.length;
       const lost = files.reduce((sum, { segment }) => sum + segment.ledger.lost, 0);
       if (!this.outage) assert.equal(lost, 0, `packets of the ${source} were lost on loopback`);
     }
     const lost = this.verdict.streams.reduce((sum, row) => sum + row.lost, 0);
-    return { missing, lost };
+    return { missing, lost, unsent };
+  }
+
+  /**
+   * Frames that, where nobody saw what left the browser, must be taken for thrown away by it: in no file, encoded just before
+   * their source was switched off, and none after them in any file until it was.
+   */
+  #waited(stream, files) {
+    const waited = new Set();
+    if (this.way || stream.kind === 'audio') return waited;
+    const { source } = files[0].track;
+    const written = new Set(files.flatMap(({ layer }) => layer.matched));
+    const ends = this.log.filter(({ name }) => name === 'hold' || (ENDS[name] ?? []).includes(source));
+    for (const { from, to } of ends) {
+      for (let at = stream.frames.findLastIndex((frame) => frame.at <= to); at >= 0 && !written.has(at); at -= 1) {
+        if (stream.frames[at].at < from - UNSENT_MS) break;
+        waited.add(at);
+      }
+    }
+    return waited;
   }
 
   #isExcused(source, at) {
@@ -88,12 +124,14 @@ export class Judgement {
 
   /** A file has a hole only where its sender's own log has it: nothing was sent in it, unless the network was gone. */
   holes() {
-    for (const [{ frames }, files] of this.verdict.used) {
+    for (const [stream, files] of this.verdict.used) {
+      const { frames } = stream;
+      const waited = this.#waited(stream, files);
       for (const { layer, packets, segment, track } of files) {
         packets.forEach(({ ms }, number) => {
           if (number === 0 || ms - packets[number - 1].ms < GAP_MS) return;
           const [before, after] = [layer.matched[number - 1], layer.matched[number]];
-          const sent = after - before - 1;
+          const sent = frames.slice(before + 1, after).filter((_, at) => !waited.has(before + 1 + at)).length;
           if (sent > 0 && this.#wasGone(frames[before].at, frames[after].at)) return;
           const where = `${segment.file} from ${packets[number - 1].ms} to ${ms} ms`;
           assert.equal(sent, 0, `a hole in ${where}, in which the ${track.source} sent ${sent} frames`);

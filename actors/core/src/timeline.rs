@@ -7,6 +7,7 @@
 //! Time that a sender's count of samples lost is put back first, stretch by stretch.
 
 mod fit;
+mod plateaus;
 mod stalls;
 mod stream;
 mod unwrap;
@@ -370,7 +371,9 @@ fn least(points: &[Point]) -> f64 {
 /// What may not have been lost of media time: a path that became longer looks the same when nothing else came by it.
 fn doubt(stalls: &[Stall], at: f64) -> f64 {
     let doubtful = stalls.iter().filter(|stall| stall.unwitnessed && at < stall.to_s);
-    doubtful.map(|stall| stall.lost_s).sum()
+    // What came back may have been a queue within the sender.
+    let came_back: Vec<_> = stalls.iter().filter(|stall| stall.came_back).copied().collect();
+    doubtful.map(|stall| stall.lost_s).sum::<f64>() + stalls::lost(&came_back, at).max(0.0)
 }
 
 fn extent(points: &[Point]) -> (f64, f64) {

@@ -124,3 +124,54 @@ fn a_lone_late_report_moves_neither_pictures_nor_its_own_sound() {
         }
     }
 }
+
+/// A call of a minute whose count of samples has lost `sound_s` by a time, over a path longer by `path_s` from 7 to 37 s.
+fn late_for_half_a_minute(sound_s: impl Fn(f64) -> f64, path_s: f64) -> Call {
+    let mut call = Call::new(PLAIN);
+    for tick in 0..3_000 {
+        let at = f64::from(tick) * 0.02;
+        let queue_s = if (7.0..37.0).contains(&at) { path_s } else { 0.0 };
+        // It stands still when it loses some.
+        if sound_s(at) <= sound_s(at - 0.022) {
+            call.sound(at + queue_s, call.rtp(48_000, at - sound_s(at)));
+        }
+        if tick % 3 == 0 {
+            call.picture(VIDEO, at + queue_s, call.rtp(90_000, at));
+        }
+        if tick % 55 == 40 {
+            let ntp_s = call.ntp_s(at);
+            call.told(VIDEO, at + queue_s, ntp_s, call.rtp(90_000, at) as u32);
+        }
+        if tick % 300 == 260 {
+            let ntp_s = call.ntp_s(at);
+            call.told(AUDIO, at + queue_s, ntp_s, call.rtp(48_000, at - sound_s(at)) as u32);
+        }
+    }
+    call
+}
+
+#[test]
+fn samples_that_were_lost_and_came_back_move_nothing() {
+    let lost = |at: f64| if (7.0..37.0).contains(&at) { 0.022 } else { 0.0 };
+    let call = late_for_half_a_minute(lost, 0.0);
+    let sound = call.estimate(AUDIO, 48_000, 0.0, 59.9);
+    for second in (0..59).map(|second| f64::from(second) + 0.5) {
+        let off = (session_s(&sound, second - lost(second)) - second).abs();
+        assert!(off < 0.005 && off <= sound.error_bound_s + 1e-4, "{off} s off at {second}: {sound:?}");
+    }
+    // A file of that half minute alone.
+    let sound = call.estimate(AUDIO, 48_000, 10.0 - lost(10.0), 20.0);
+    for second in (10..30).map(f64::from) {
+        let off = (session_s(&sound, second - 10.0) - second).abs();
+        assert!(off < 0.005 && off <= sound.error_bound_s + 1e-4, "{off} s off at {second}: {sound:?}");
+    }
+}
+
+#[test]
+fn a_queue_of_half_a_minute_moves_nothing_either() {
+    let sound = late_for_half_a_minute(|_| 0.0, 0.022).estimate(AUDIO, 48_000, 0.0, 59.9);
+    for second in (0..59).map(|second| f64::from(second) + 0.5) {
+        let off = (session_s(&sound, second) - second).abs();
+        assert!(off < 0.005, "{off} s off at {second}: {sound:?}");
+    }
+}

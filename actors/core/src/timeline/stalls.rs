@@ -5,6 +5,7 @@
 //! packets arrive late by as much, and stay so, while nothing else on the same path became later.
 
 use super::fit::Point;
+use super::plateaus;
 
 /// What is taken for a stall, seconds: browsers lose sound by pieces of 10 ms.
 const LEAST_STALL_S: f64 = 0.006;
@@ -30,14 +31,10 @@ const MOST_STALLS: usize = 32;
 pub(super) struct Arrival {
     /// Media times by RTP of the first and last packet that had hardly more.
     pub extent: (f64, f64),
+    /// Media time by RTP of the one that had the least.
+    pub media_s: f64,
     pub arrival_s: f64,
     pub delay_s: f64,
-}
-
-impl Arrival {
-    fn media_s(&self) -> f64 {
-        self.arrival_s - self.delay_s
-    }
 }
 
 /// Between two arrivals, media time went on by `lost_s` more than RTP time says.
@@ -51,6 +48,8 @@ pub(super) struct Stall {
     pub unwitnessed: bool,
     /// Lost little by little all along, not at a moment between the two.
     pub gradual: bool,
+    /// One of two that even out: what was lost, and, with `lost_s` below 0, that it came back.
+    pub came_back: bool,
 }
 
 /// Time lost until `media_s`, all stalls together.
@@ -83,19 +82,24 @@ pub(super) fn within(stalls: &[Stall], start_s: f64, end_s: f64) -> Vec<Stall> {
 /// from the same sender.
 pub(super) fn find(arrivals: &[Arrival], paths: &[Vec<Point>]) -> Vec<Stall> {
     let least_s = LEAST_STALL_S.max(ABOVE_JITTER * jitter_s(arrivals));
-    let mut found = at_once(arrivals, paths, least_s);
-    let rest = |arrival: &Arrival| Arrival {
-        delay_s: arrival.delay_s - lost(&found, arrival.media_s()),
-        ..*arrival
-    };
-    let rest: Vec<_> = arrivals.iter().map(rest).collect();
-    found.extend(gradual(&rest, paths, least_s));
+    let plateaus = plateaus::find(arrivals, paths, least_s);
+    let rest = without(&plateaus, arrivals);
+    let mut found = at_once(&rest, paths, least_s);
+    found.extend(gradual(&without(&found, &rest), paths, least_s));
     if found.len() > MOST_STALLS {
         found.sort_by(|a, b| b.lost_s.total_cmp(&a.lost_s));
         found.truncate(MOST_STALLS);
     }
+    found.extend(plateaus);
     found.sort_by(|a, b| a.from_s.total_cmp(&b.from_s));
     found
+}
+
+/// Arrivals as they would be late without `stalls`.
+fn without(stalls: &[Stall], arrivals: &[Arrival]) -> Vec<Arrival> {
+    let rest =
+        |arrival: &Arrival| Arrival { delay_s: arrival.delay_s - lost(stalls, arrival.media_s), ..*arrival };
+    arrivals.iter().map(rest).collect()
 }
 
 /// How much least delays differ from one to the next: by what they come down, since going up may be a stall. As often as not
@@ -129,7 +133,7 @@ fn at_once(arrivals: &[Arrival], paths: &[Vec<Point>], least_s: f64) -> Vec<Stal
             continue;
         }
         if let Some((lost_s, unwitnessed)) = of_the_sender(rise, paths, before, after, least_s) {
-            found.push(Stall { from_s, to_s, lost_s, unwitnessed, gradual: false });
+            found.push(Stall { from_s, to_s, lost_s, unwitnessed, gradual: false, came_back: false });
         }
     }
     found
@@ -153,10 +157,10 @@ fn gradual(arrivals: &[Arrival], paths: &[Vec<Point>], least_s: f64) -> Vec<Stal
         } else if floors[to] - floors[to - 1] < least_s
             && let Some((lost_s, unwitnessed)) =
                 of_the_sender(rise, paths, first.arrival_s, last.arrival_s, least_s)
-            && last.media_s() > first.media_s()
+            && last.media_s > first.media_s
         {
-            let (from_s, to_s) = (first.media_s(), last.media_s());
-            found.push(Stall { from_s, to_s, lost_s, unwitnessed, gradual: true });
+            let (from_s, to_s) = (first.media_s, last.media_s);
+            found.push(Stall { from_s, to_s, lost_s, unwitnessed, gradual: true, came_back: false });
         }
         at = to;
     }
@@ -226,7 +230,7 @@ mod tests {
     fn arrivals(late: &[f64]) -> Vec<Arrival> {
         let arrival = |(second, &delay_s): (usize, &f64)| {
             let media_s = second as f64;
-            Arrival { extent: (media_s, media_s), arrival_s: media_s + delay_s, delay_s }
+            Arrival { extent: (media_s, media_s), media_s, arrival_s: media_s + delay_s, delay_s }
         };
         late.iter().enumerate().map(arrival).collect()
     }
@@ -248,7 +252,14 @@ mod tests {
 
     #[test]
     fn a_source_that_was_off_is_a_stall_between_its_files() {
-        let off = Stall { from_s: 9.98, to_s: 10.0, lost_s: 4.0, unwitnessed: false, gradual: false };
+        let off = Stall {
+            from_s: 9.98,
+            to_s: 10.0,
+            lost_s: 4.0,
+            unwitnessed: false,
+            gradual: false,
+            came_back: false,
+        };
         assert_eq!(within(&[off], 2.0, 10.0), []);
         let before = within(&[off], 10.0, 15.0);
         assert_eq!((lost(&before, 10.0), lost(&before, 15.0)), (4.0, 4.0));

@@ -132,6 +132,7 @@ impl StreamEvidence {
         if self.counts_samples() {
             let arrival = |window: &Window| Arrival {
                 extent: window.extent,
+                media_s: window.media_s,
                 arrival_s: window.arrival_s,
                 delay_s: window.delay_s(),
             };
