@@ -5,7 +5,7 @@
 //! queue that is as full all along would look the same, so what lies between is told with doubt.
 
 use super::fit::Point;
-use super::stalls::{Arrival, Stall};
+use super::stalls::{Arrival, Stall, became_longer};
 
 /// For so long before and after a change least delays are looked at, seconds: longer than browsers' saw teeth.
 const LEVEL_S: f64 = 10.0;
@@ -21,8 +21,6 @@ const LATE_IN_IT: usize = 4;
 const LONGEST_S: f64 = 600.0;
 /// Media time that what comes back is spread over, times what comes back: media time and session time both rise.
 const SPREAD: f64 = 4.0;
-/// Evidence of the path this far before counts, seconds.
-const BEFORE_S: f64 = 30.0;
 /// Plateaus of a stream; what comes later is taken for queues.
 const MOST_PLATEAUS: usize = 12;
 
@@ -46,7 +44,7 @@ pub(super) fn find(arrivals: &[Arrival], paths: &[Vec<Point>], least_s: f64) -> 
     for (at, pair) in arrivals.windows(2).enumerate() {
         let [before, after] = pair else { continue };
         let same_path = |change_s: f64| {
-            became_longer(paths, before, after).is_some_and(|longer_s| longer_s.abs() < change_s / 2.0)
+            change_of_path(paths, before, after).is_some_and(|longer_s| longer_s.abs() < change_s / 2.0)
         };
         let mut high_s = level_until(arrivals, since, at, STEPS_S);
         if before.arrival_s - arrivals[since].arrival_s < LEVEL_S {
@@ -144,15 +142,8 @@ fn between(arrivals: &[Arrival], at: usize) -> Option<(f64, f64)> {
 
 /// By how much the path became longer between two arrivals, by what changed least of all that tells of it; `None` if nothing
 /// does.
-fn became_longer(paths: &[Vec<Point>], before: &Arrival, after: &Arrival) -> Option<f64> {
-    let (before_s, after_s) = (before.arrival_s, after.arrival_s);
-    let change = |path: &Vec<Point>| {
-        let least = |from: f64, to: f64| {
-            let inside = path.iter().filter(|point| point.x >= from && point.x <= to);
-            inside.map(|point| point.y).min_by(f64::total_cmp)
-        };
-        Some(least(after_s, after_s + LEVEL_S)? - least(before_s - BEFORE_S, before_s)?)
-    };
+fn change_of_path(paths: &[Vec<Point>], before: &Arrival, after: &Arrival) -> Option<f64> {
+    let change = |path: &Vec<Point>| became_longer(path, before.arrival_s, after.arrival_s, LEVEL_S);
     paths.iter().filter_map(change).min_by(|a, b| a.abs().total_cmp(&b.abs()))
 }
 

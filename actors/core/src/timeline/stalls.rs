@@ -207,19 +207,20 @@ fn of_the_sender(
     if rise < least_s {
         return None;
     }
-    let longer: Vec<_> = paths.iter().filter_map(|path| became_longer(path, before, after)).collect();
+    let longer = paths.iter().filter_map(|path| became_longer(path, before, after, QUEUE_S));
+    let longer: Vec<_> = longer.collect();
     let longer_s = longer.iter().copied().fold(f64::INFINITY, f64::min);
     let lost_s = if longer_s.is_finite() && longer_s >= least_s { rise - longer_s } else { rise };
     (lost_s >= least_s).then_some((lost_s, longer.is_empty()))
 }
 
-/// By how much a path was longer after a time than before it; `None` if it has nothing to say of one of both.
-fn became_longer(path: &[Point], before_s: f64, after_s: f64) -> Option<f64> {
+/// By how much a path was longer for `while_s` after a time than before one; `None` if it has nothing to say of one of both.
+pub(super) fn became_longer(path: &[Point], before_s: f64, after_s: f64, while_s: f64) -> Option<f64> {
     let least = |from: f64, to: f64| {
         let inside = path.iter().filter(|point| point.x >= from && point.x <= to);
         inside.map(|point| point.y).min_by(f64::total_cmp)
     };
-    Some(least(after_s, after_s + QUEUE_S)? - least(before_s - BEFORE_S, before_s)?)
+    Some(least(after_s, after_s + while_s)? - least(before_s - BEFORE_S, before_s)?)
 }
 
 #[cfg(test)]
