@@ -254,7 +254,7 @@ describe('bad input', () => {
       ({ calls_answered, calls_refused_busy }) => calls_answered === 19 && calls_refused_busy === 181,
       30_000,
     );
-    assert.equal((await world.recorder.calls()).length, 20);
+    await until('those answered to be on the page', async () => (await world.recorder.calls()).length === 20);
     const sent = async (type) =>
       (await raw.recent(room, 1_000)).filter(
         (event) => event.type === type && `${event.content.call_id}`.startsWith('flood-'),
