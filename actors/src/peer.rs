@@ -160,13 +160,11 @@ impl PeerActor {
         }
         let held = self.look_for_hold(&facts, &wanted);
         self.tell_causes(&next, &facts, held);
-        // At the end everything goes off, and the end says so. A client that hangs up closes its connection before its word
-        // has come. Streams may have ended since the facts above were read.
+        // At the end everything goes off, and the end says so; what was said until then counts. A client that hangs up closes its
+        // connection before its word has come. Streams may have ended since the facts above were read.
         let state = shared.connection.borrow().state;
-        let over = matches!(state, ConnectionState::Closed | ConnectionState::Failed);
-        if !wanted.stop && !over {
-            self.tell_levels(&next, &facts, &wanted, held);
-        }
+        let over = wanted.stop || matches!(state, ConnectionState::Closed | ConnectionState::Failed);
+        self.tell_levels(&next, &facts, &wanted, (!over).then_some(held));
         if let Some(round_trip) = facts.round_trip {
             lock(&shared.sender_clock).observe_round_trip(round_trip.as_nanos() as u64);
         }

@@ -35,6 +35,11 @@ pub(super) struct Said {
 }
 
 impl Said {
+    /// Whether its m-line sent when it was last looked at, as far as it was not the flag that had a camera be off.
+    fn was_sending(self, kind: MediaKind) -> bool {
+        self.off == Some(false) || (kind == MediaKind::Video && self.flag)
+    }
+
     /// How often the flag went there and back since, unseen.
     fn unseen_pairs(self, changes: u32) -> u32 {
         let times = changes.wrapping_sub(self.changes);
@@ -114,17 +119,32 @@ impl PeerActor {
     }
 
     /// Says of each track what is not as it was last said; of an opted-out participant's that it is, and no more. A muted
-    /// camera is off, as is one whose m-line does not send; a muted microphone is muted.
-    pub(super) fn tell_levels(&self, plan: &Plan, facts: &ConnectionFacts, wanted: &Wanted, held: bool) {
+    /// camera is off, as is one whose m-line does not send; a muted microphone is muted. `held` is `None` at the end, when
+    /// only what the metadata says still counts: a mute may come together with the hang-up.
+    pub(super) fn tell_levels(
+        &self,
+        plan: &Plan,
+        facts: &ConnectionFacts,
+        wanted: &Wanted,
+        held: Option<bool>,
+    ) {
         let opted_out = wanted.opted_out;
         for (mid, track) in lock(&self.shared.tracks).iter() {
-            let was_out = std::mem::replace(&mut lock(&track.said).opted_out, opted_out);
-            if was_out != opted_out {
+            let said = *lock(&track.said);
+            if held.is_none() && said.off.is_none() {
+                continue;
+            }
+            if said.opted_out != opted_out {
+                lock(&track.said).opted_out = opted_out;
                 self.tell_state(track, MediaState::OptedOut, opted_out);
             }
             let Some(planned) = plan.get(mid).filter(|_| !opted_out) else { continue };
             let media = facts.media.iter().find(|media| media.mid == *mid);
-            let sending = media.is_some_and(is_sending);
+            let sending = match held {
+                Some(_) => media.is_some_and(is_sending),
+                None => said.was_sending(track.kind),
+            };
+            let held = held.unwrap_or(said.held);
             let muted = planned.muted && track.kind == MediaKind::Audio;
             let off = !sending || (planned.muted && track.kind == MediaKind::Video);
             let changes = media.map_or(0, |media| mute_changes(media, wanted.metadata.as_ref()));

@@ -345,6 +345,31 @@ fn mutes_that_are_taken_back_between_two_looks_are_told_all_the_same() {
 }
 
 #[test]
+fn a_mute_that_comes_together_with_the_hang_up_is_told() {
+    on_paused_time(async {
+        let tree = Tree::recorded_call().await;
+        let note = |audio, video| {
+            json!({"sdp_stream_metadata": {"user":
+                {"purpose": "m.usermedia", "audio_muted": audio, "video_muted": video}}})
+        };
+        let hang_up = json!({"reason": "user_hangup"});
+        let batch = [
+            ("m.call.sdp_stream_metadata_changed", note(true, false)),
+            ("m.call.sdp_stream_metadata_changed", note(false, false)),
+            ("m.call.sdp_stream_metadata_changed", note(true, true)),
+            ("m.call.hangup", hang_up),
+        ];
+        tree.batch(batch.into()).await;
+        until("the call's end", || *tree.shared.running().borrow() == 0).await;
+        assert_eq!((tree.events("muted"), tree.events("unmuted")), (2, 1));
+        assert_eq!(tree.states("microphone").len(), 2);
+        assert!(tree.states("microphone").iter().all(|(_, ended)| *ended), "{:?}", tree.states("microphone"));
+        assert_eq!((tree.events("camera_off"), tree.events("camera_on")), (1, 1));
+        assert_eq!(tree.states("camera"), [("source_off".to_owned(), true)]);
+    });
+}
+
+#[test]
 fn a_muted_camera_whose_m_line_stops_is_off_once_until_it_is_back() {
     on_paused_time(async {
         let tree = Tree::recorded_call().await;

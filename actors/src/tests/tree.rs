@@ -233,7 +233,13 @@ impl Tree {
 
     /// Events of the caller in one batch.
     pub async fn events_at_once(&self, event_type: &str, contents: Vec<Value>) {
-        let deliveries = contents.into_iter().map(|content| self.delivery(event_type, CALLER, None, content));
+        self.batch(contents.into_iter().map(|content| (event_type, content)).collect()).await;
+    }
+
+    /// Events (type, content) of the caller in one batch.
+    pub async fn batch(&self, events: Vec<(&str, Value)>) {
+        let deliveries =
+            events.into_iter().map(|(event_type, content)| self.delivery(event_type, CALLER, None, content));
         let message = Deliver { events: deliveries.collect(), batch_over: true, ..Deliver::default() };
         self.slot.addr().expect("a supervisor").send(message).await.expect("it lives");
     }
