@@ -47,6 +47,7 @@ export class Judgement {
     Object.assign(this, { log, outage, cuts, way, manifest, verdict, directory });
     this.epoch = epochMs(manifest.epoch);
     this.captured = new Map([...verdict.used.keys()].map((stream) => [stream, captureTimes(stream)]));
+    this.waited = new Map([...verdict.used].map(([stream, files]) => [stream, this.#waited(stream, files)]));
   }
 
   /** Every frame that was sent is there, unless the network was away or a fault had cut its track. */
@@ -56,7 +57,7 @@ export class Judgement {
     for (const [stream, files] of this.verdict.used) {
       const { source } = files[0].track;
       const { inside } = missingOf(stream, files.map(({ layer }) => layer));
-      const waited = this.#waited(stream, files);
+      const waited = this.waited.get(stream);
       const sent = inside.filter((at) => !waited.has(at));
       const unexcused = sent.filter((at) => !this.#isExcused(source, stream.frames[at].at));
       assert.deepEqual(unexcused, [], `frames of the ${source} are missing: ${unexcused} of ${stream.frames.length}`);
@@ -126,7 +127,7 @@ export class Judgement {
   holes() {
     for (const [stream, files] of this.verdict.used) {
       const { frames } = stream;
-      const waited = this.#waited(stream, files);
+      const waited = this.waited.get(stream);
       for (const { layer, packets, segment, track } of files) {
         packets.forEach(({ ms }, number) => {
           if (number === 0 || ms - packets[number - 1].ms < GAP_MS) return;
